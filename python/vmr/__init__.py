@@ -1,0 +1,75 @@
+"""vmr: video moment retrieval.
+
+A video and a sentence go in, the moments that the sentence describes come out::
+
+    import vmr
+
+    retriever = vmr.load("granalign")
+    results = retriever.retrieve("video.mp4", ["a man opens the fridge"])
+    print(results[0])
+
+Importing this module is cheap: torch, OpenCV and matplotlib are loaded when they are first needed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from vmr.errors import (
+    BackendError,
+    CacheError,
+    InputError,
+    VideoError,
+    VmrError,
+    VmrWarning,
+)
+from vmr.moments import Moment
+
+if TYPE_CHECKING:
+    from vmr.doctor import build_config
+    from vmr.models import load
+    from vmr.models.granalign import GranAlign, GranAlignConfig
+    from vmr.results import FrameScores, Result, Results
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackendError",
+    "CacheError",
+    "FrameScores",
+    "GranAlign",
+    "GranAlignConfig",
+    "InputError",
+    "Moment",
+    "Result",
+    "Results",
+    "VideoError",
+    "VmrError",
+    "VmrWarning",
+    "__version__",
+    "build_config",
+    "load",
+]
+
+_LAZY = {
+    "FrameScores": "vmr.results",
+    "GranAlign": "vmr.models.granalign",
+    "GranAlignConfig": "vmr.models.granalign",
+    "Result": "vmr.results",
+    "Results": "vmr.results",
+    "build_config": "vmr.doctor",
+    "load": "vmr.models",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'vmr' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
