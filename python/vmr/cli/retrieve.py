@@ -1,0 +1,198 @@
+"""``vmr retrieve``: where in these videos do these sentences happen?"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vmr.cli.common import Commands
+    from vmr.models.granalign import GranAlign
+    from vmr.results import Result, Results
+
+
+def add_parser(commands: Commands) -> None:
+    """Adds the command to the parser."""
+    parser = commands.add_parser(
+        "retrieve",
+        help="find the moments of videos that sentences describe",
+        description="Finds the moments of one or more videos that one or more sentences describe, "
+        "with GranAlign (training-free). Results go to stdout, progress to stderr.",
+    )
+    parser.add_argument("videos", nargs="+", metavar="VIDEO", help="a video file")
+    parser.add_argument(
+        "-q", "--query", action="append", required=True, metavar="SENTENCE", dest="queries",
+        help="what to look for; may be given several times",
+    )  # fmt: skip
+    parser.add_argument(
+        "-k", "--top-k", type=int, default=5, metavar="N", help="moments a query (default: 5)"
+    )
+    parser.add_argument(
+        "--every", type=float, metavar="S", help="seconds between two sampled frames (default: 1)"
+    )
+    parser.add_argument(
+        "-p", "--param", action="append", default=[], metavar="NAME=VALUE", dest="parameters",
+        help="another parameter of the system, e.g. aware_percent=30 or aware_query=none; "
+        "docs/papers/granalign.md has them all",
+    )  # fmt: skip
+    outputs = parser.add_argument_group("output")
+    outputs.add_argument("--json", action="store_true", help="print JSON on stdout, nothing else")
+    outputs.add_argument(
+        "--out", type=Path, metavar="DIR",
+        help="write results.json, a picture a query and recording.jsonl (captions and rewrites, "
+        "for the recorded backend) there",
+    )  # fmt: skip
+    outputs.add_argument(
+        "--overwrite", action="store_true", help="replace these files where --out has them already"
+    )
+    models = parser.add_argument_group(
+        "models", "each is 'embedded' (small models from packages) or 'recorded:FILE'"
+    )
+    models.add_argument("--encoder", default="embedded", help="image-text encoder (embedded only)")
+    models.add_argument("--sentence-encoder", default="embedded", help="(embedded only)")
+    models.add_argument("--rewriter", default="embedded", help="or 'none': queries as they are")
+    models.add_argument("--captioner", default="embedded", help="of frames")
+    models.add_argument("--no-cache", action="store_true", help="keep and take nothing")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Retrieves, then prints or writes; the exit code is that of the last video that failed."""
+    from vmr.errors import InputError, VmrError
+
+    if options.out is not None:
+        _claim(options.out, overwrite=options.overwrite)
+    retriever = _retriever(options)
+    chosen = " | ".join(f"{part}: {name}" for part, name in retriever.backends.items())
+    print(f"vmr: granalign on {chosen}", file=sys.stderr)
+    from vmr.cli import progress
+    from vmr.results import Results
+
+    results = Results(backends=retriever.backends)
+    code = 0
+    for video in options.videos:
+        try:
+            with progress.shown(Path(video).name) as show:
+                found = retriever.retrieve(
+                    video, options.queries, top_k=options.top_k, progress=show
+                )
+        except InputError:
+            raise  # the queries are the same for every video
+        except VmrError as error:
+            print(f"vmr: error: {error}", file=sys.stderr)
+            code = error.exit_code
+            continue
+        results.extend(found)
+        for stage, seconds in found.timings.items():
+            results.timings[stage] = results.timings.get(stage, 0.0) + seconds
+        if not options.json:
+            for result in found:
+                _print_table(result)
+    if options.json:
+        print(results.to_json())
+    if options.out is not None and results:
+        _write(options.out, results, retriever)
+    return code
+
+
+def _retriever(options: argparse.Namespace) -> GranAlign:
+    import vmr
+
+    parameters = _parameters(options.parameters)
+    if options.every is not None:
+        parameters["every"] = options.every
+    if options.no_cache:
+        parameters["cache"] = None
+    return vmr.load(
+        "granalign",
+        encoder=options.encoder,
+        sentence_encoder=options.sentence_encoder,
+        rewriter=options.rewriter,
+        captioner=options.captioner,
+        **parameters,
+    )
+
+
+def _parameters(texts: list[str]) -> dict[str, Any]:
+    """NAME=VALUE pairs as the config's types."""
+    from vmr.errors import InputError
+    from vmr.models.granalign import GranAlignConfig
+
+    defaults = {field.name: field.default for field in dataclasses.fields(GranAlignConfig)}
+    parameters: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or name not in defaults:
+            raise InputError(
+                f"--param: expected NAME=VALUE with a name of {', '.join(defaults)}; got {text!r}"
+            )
+        kind = type(defaults[name])
+        try:
+            parameters[name] = kind(value)
+        except ValueError:
+            raise InputError(
+                f"--param {name}: expected {kind.__name__}, got {value!r}"
+            ) from None
+    return parameters
+
+
+def _print_table(result: Result) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from vmr.moments import clock
+
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    console.print(f"[bold]{escape(result.query)}[/bold]", soft_wrap=True)
+    console.print(escape(f"{result.video} ({clock(result.duration)})"), soft_wrap=True)
+    if not result.moments:
+        console.print("no moment found")
+    else:
+        table = Table("rank", "start", "end", "score")
+        for column in table.columns:
+            column.justify = "right"
+        for rank, moment in enumerate(result.moments, 1):
+            table.add_row(str(rank), clock(moment.start), clock(moment.end), f"{moment.score:.3f}")
+        console.print(table)
+    console.print()
+
+
+# ---- --out --------------------------------------------------------------------------------------------
+
+
+def _claim(folder: Path, *, overwrite: bool) -> None:
+    """Makes the folder, or refuses one that holds results, before any work is done."""
+    from vmr.errors import CacheError, InputError
+
+    if (folder / "results.json").exists() and not overwrite:
+        raise InputError(
+            f"--out: {folder} already holds results.json; name another folder, or add --overwrite"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CacheError(f"--out: {folder}: cannot be made: {error.strerror}") from error
+
+
+def _write(folder: Path, results: Results, retriever: GranAlign) -> None:
+    from vmr.files import write_text
+    from vmr.viz import save_timeline
+
+    write_text(folder / "results.json", results.to_json(indent=1) + "\n")
+    retriever.recording.save(folder / "recording.jsonl")
+    written = [folder / "results.json", folder / "recording.jsonl"]
+    for number, result in enumerate(results, 1):
+        picture = folder / f"{number:02d}-{_slug(Path(result.video).stem, result.query)}.png"
+        save_timeline(result, picture)
+        written.append(picture)
+    for path in written:
+        print(f"vmr: wrote {path}", file=sys.stderr)
+
+
+def _slug(*texts: str) -> str:
+    words = "".join(c if c.isalnum() else " " for c in " ".join(texts).lower()).split()
+    return "-".join(words)[:60].strip("-")

@@ -1,0 +1,117 @@
+"""What this installation has, and what to install for what it lacks."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import platform
+from dataclasses import dataclass
+from typing import Any
+
+import vmr
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of ``vmr doctor``.
+
+    Attributes:
+        part: What was looked at.
+        state: What was found.
+        advice: What to do about it; empty where nothing is missing.
+        required: Whether vmr cannot work without it.
+    """
+
+    part: str
+    state: str
+    advice: str = ""
+    required: bool = False
+
+    @property
+    def ok(self) -> bool:
+        return not self.advice
+
+
+def build_config() -> dict[str, Any]:
+    """What this build of vmr was made of and what is installed beside it.
+
+    Returns:
+        ``version``, ``compiler``, ``build_type``, ``built_with_torch``, ``opencv`` (of the C++ video
+        reader; "" where it reads through opencv-python-headless), ``cuda`` and ``cuda_architectures``
+        ("" without CUDA kernels), ``cpu_isa`` (the instruction set that the kernels chose),
+        ``python``, ``torch`` (installed; "" if not) and ``packages``: the small models, by name, with
+        their installed version or "".
+    """
+    from vmr import _core
+    from vmr.backends import packages
+
+    return {
+        **_core.build_config(),
+        "python": platform.python_version(),
+        "torch": _version("torch"),
+        "packages": {
+            status.package.name: status.installed or "" for status in packages.status()
+        },
+    }
+
+
+def findings() -> list[Finding]:
+    """Every part of the installation, what was found and what to do where something is missing."""
+    from vmr import _core
+    from vmr.backends import packages
+
+    build = _core.build_config()
+    found = [
+        Finding("vmr", f"{vmr.__version__}, {build['build_type']} build by {build['compiler']}"),
+        Finding("python", platform.python_version()),
+        _torch(build["built_with_torch"]),
+        Finding("cpu kernels", f"use {build['cpu_isa']}"),
+        _cuda(build),
+        _video(build["opencv"]),
+    ]
+    for status in packages.status():
+        package = status.package
+        state = f"{status.installed or 'missing'} ({package.purpose})"
+        found.append(Finding(package.name, state, status.advice))
+    return found
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _torch(built_with: str) -> Finding:
+    installed = _version("torch")
+    advice = ""
+    if not installed or tuple(int(part) for part in installed.split(".")[:2]) < (2, 10):
+        advice = "pip install 'torch>=2.10' (a CPU build will do), then install vmr again"
+    state = f"{installed or 'missing'} (built with {built_with})"
+    return Finding("torch", state, advice, required=True)
+
+
+def _cuda(build: dict[str, str]) -> Finding:
+    if build["cuda"]:
+        return Finding("cuda kernels", f"CUDA {build['cuda']} for {build['cuda_architectures']}")
+    import torch
+
+    if not torch.cuda.is_available():
+        return Finding("cuda kernels", "not built, and torch sees no GPU")
+    return Finding(
+        "cuda kernels",
+        "not built, though torch sees a GPU: tensors on it run the slower PyTorch reference",
+        f"install the CUDA toolkit {torch.version.cuda} and build vmr again, "
+        "`pip install --no-build-isolation .`",
+    )
+
+
+def _video(built_with: str) -> Finding:
+    if built_with and importlib.util.find_spec("vmr._video") is not None:
+        return Finding("video", f"C++ reader on OpenCV {built_with}")
+    if importlib.util.find_spec("cv2") is not None:
+        version = importlib.metadata.version("opencv-python-headless")
+        return Finding("video", f"opencv-python-headless {version}")
+    return Finding("video", "no reader", "pip install opencv-python-headless", required=True)
