@@ -1,0 +1,36 @@
+"""Fixtures that several tests use. No test touches the user's own cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+COLOURS = {"red": (200, 30, 30), "green": (30, 180, 30), "blue": (30, 30, 210)}
+SECONDS_A_COLOUR = 4
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder of the test's own."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("VMR_CACHE_DIR", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def colour_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """12 s at 10 frames a second: 4 s red, 4 s green, 4 s blue."""
+    import cv2
+
+    path = tmp_path_factory.mktemp("videos") / "colours.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 10.0, (64, 48))
+    assert writer.isOpened()
+    for colour in COLOURS.values():
+        frame = np.empty((48, 64, 3), dtype=np.uint8)
+        frame[:] = colour[::-1]  # OpenCV writes BGR
+        for _ in range(10 * SECONDS_A_COLOUR):
+            writer.write(frame)
+    writer.release()
+    return path
