@@ -1,0 +1,39 @@
+// The one hot loop of the granular scores, compiled for several instruction sets
+// (granular.simd.cpp).
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/scalar.h"
+
+namespace vmr::kernels {
+
+// Rows of vectors are padded with zeros to a multiple of this many elements: no kernel has a tail.
+constexpr int64_t kDimAlignment = 16;
+
+template <typename T>
+struct RowDots {
+  using Acc = accumulate_t<T>;
+  const T* rows;         // [row_count, dim]
+  const Acc* vectors;    // [vector_count, padded dim]
+  int64_t row_count;     // any
+  int64_t vector_count;  // >= 1
+  int64_t dim;           // >= 1
+  Acc* scratch;          // [4, padded dim]
+  Acc* dots;             // out [row_count, vector_count]
+  Acc* squared_norms;    // out [row_count]
+};
+
+// Dot products of every row with every vector, and every row's squared norm, in one pass over the
+// rows. The value of a pair does not depend on which rows and vectors it is computed with.
+#define VMR_DECLARE_ROW_DOTS(isa)           \
+  namespace isa {                           \
+  template <typename T>                     \
+  void row_dots(const RowDots<T>& problem); \
+  }
+VMR_DECLARE_ROW_DOTS(baseline)
+VMR_DECLARE_ROW_DOTS(avx2)
+VMR_DECLARE_ROW_DOTS(avx512)
+#undef VMR_DECLARE_ROW_DOTS
+
+}  // namespace vmr::kernels

@@ -1,0 +1,25 @@
+// What every stem's CPU device has: the checks of values, which on CUDA would have to wait for the
+// GPU.
+#pragma once
+
+#include "ops/common.h"
+
+namespace vmr::ops {
+
+struct CpuDevice {
+  struct Guard {
+    explicit Guard(const Tensor&) {}
+  };
+  explicit CpuDevice(const Tensor&) {}
+
+  static void check_lengths(const char* op, const Tensor& lengths, int64_t most) {
+    const Tensor row = torch::stable::contiguous(lengths);
+    for (int64_t q = 0; q < row.numel(); ++q) {
+      const int64_t length = in<int64_t>(row)[q];
+      check(length >= 0 && length <= most, op, ": lengths must be between 0 and ", most, ", got ",
+            length, " at query ", q);
+    }
+  }
+};
+
+}  // namespace vmr::ops
