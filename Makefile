@@ -8,9 +8,10 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 # The package index that torch is installed from, where it is not the default one.
 TORCH_INDEX ?=
-VENV := .venv
-BIN := $(VENV)/bin
-STAMPS := .make
+TORCH ?=
+VENV ?= .venv
+BIN = $(VENV)/bin
+STAMPS ?= .make
 RUN := tools/part
 
 CPP_SOURCES = $(shell git ls-files 'cpp/*.cpp' 'cpp/*.h' 'cpp/*.cu' 'cpp/*.cuh')
@@ -37,7 +38,7 @@ $(STAMPS)/venv:
 	@touch $@
 
 $(STAMPS)/torch: $(STAMPS)/venv
-	@TORCH_INDEX="$(TORCH_INDEX)" $(BIN)/python tools/install_torch.py
+	@TORCH="$(TORCH)" TORCH_INDEX="$(TORCH_INDEX)" $(BIN)/python tools/install_torch.py
 	@touch $@
 
 $(STAMPS)/tools: $(STAMPS)/torch pyproject.toml tools/install_requirements.py
@@ -98,6 +99,13 @@ cuda-check: $(STAMPS)/tools  ## compile all CUDA code with nvcc, where it is the
 	  cmake --preset cuda -DPython_EXECUTABLE="$(CURDIR)/$(BIN)/python" -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)"; \
 	  cmake --build --preset cuda --parallel 2 --target _ops_cuda; \
 	fi
+
+compat:  ## the Python tests on the oldest, a middle and the newest Python and torch (many GB; outside CI)
+	@for pair in "3.10 torch==2.10.*" "3.12 torch==2.11.*" "3.13 torch"; do \
+	  set -- $$pair; \
+	  echo "== Python $$1, $$2"; \
+	  $(MAKE) test-python PYTHON="python$$1" TORCH="$$2" VENV=".compat/$$1/venv" STAMPS=".compat/$$1/done"; \
+	done
 
 clean:  ## remove what was built; the virtual environment stays
 	@rm -rf build $(STAMPS)/build

@@ -1,11 +1,14 @@
-"""Install torch where none is that vmr can use. TORCH_INDEX names another package index for it."""
+"""Install torch where none is that vmr can use.
+
+TORCH_INDEX names another package index for it, TORCH another version than the one below.
+"""
 
 import importlib.metadata
 import os
 import subprocess
 import sys
 
-TORCH = "torch==2.13.0"
+TORCH = os.environ.get("TORCH") or "torch==2.13.0"
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """`vmr retrieve` on an hour of video: time by stage, memory, a second query, captions saved.
 
-The video is the demo video over and over with a drifting hue, turn and blur, so that no two frames are equal.
+The video is the demo video over and over with a drifting hue, turn and noise: no two frames are equal.
 
     python benchmarks/end_to_end/bench_retrieve.py [--minutes 60] [--out benchmarks/results/retrieve.md]
 """

@@ -184,7 +184,13 @@ class Cache:
         try:
             status = os.stat(path)
             identity = json.dumps(
-                [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+                [
+                    status.st_dev,
+                    status.st_ino,
+                    status.st_size,
+                    status.st_mtime_ns,
+                    status.st_ctime_ns,
+                ]
             )
             known = self._attempt(
                 lambda connection: connection.execute(

@@ -50,9 +50,7 @@ def build_config() -> dict[str, Any]:
         **_core.build_config(),
         "python": platform.python_version(),
         "torch": _version("torch"),
-        "packages": {
-            status.package.name: status.installed or "" for status in packages.status()
-        },
+        "packages": {status.package.name: status.installed or "" for status in packages.status()},
     }
 
 

@@ -30,9 +30,7 @@ def run(options: argparse.Namespace) -> int:
 
     found = findings()
     if options.json:
-        parts = [
-            {"part": f.part, "state": f.state, "ok": f.ok, "advice": f.advice} for f in found
-        ]
+        parts = [{"part": f.part, "state": f.state, "ok": f.ok, "advice": f.advice} for f in found]
         print(json.dumps({"version": 1, "build": build_config(), "parts": parts}, indent=2))
     else:
         for finding in found:

@@ -39,7 +39,8 @@ def _list(options: argparse.Namespace) -> int:
     found = packages.status()
     if options.json:
         rows = [
-            {**dataclasses.asdict(status.package), "installed": status.installed} for status in found
+            {**dataclasses.asdict(status.package), "installed": status.installed}
+            for status in found
         ]
         print(json.dumps({"version": 1, "packages": rows}, indent=2))
         return 0

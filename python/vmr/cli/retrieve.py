@@ -133,9 +133,7 @@ def _parameters(texts: list[str]) -> dict[str, Any]:
         try:
             parameters[name] = kind(value)
         except ValueError:
-            raise InputError(
-                f"--param {name}: expected {kind.__name__}, got {value!r}"
-            ) from None
+            raise InputError(f"--param {name}: expected {kind.__name__}, got {value!r}") from None
     return parameters
 
 

@@ -161,9 +161,7 @@ class GranAlign:
         names = [field.name for field in fields(GranAlignConfig)]
         for option in options:
             if option not in names:
-                raise InputError(
-                    f"GranAlign: expected one of {', '.join(names)}; got {option!r}"
-                )
+                raise InputError(f"GranAlign: expected one of {', '.join(names)}; got {option!r}")
         base = {name: getattr(config, name) for name in names} if config else {}
         self.config = GranAlignConfig(**{**base, **options})
         self.encoder = backends.load_encoder(encoder)
@@ -416,9 +414,7 @@ def _checked_queries(queries: str | Sequence[str]) -> list[str]:
     return [query.strip() for query in sentences]
 
 
-def _explain(
-    described: DescribedVideo, rewritten: _Rewritten, aware: _Aware
-) -> dict[str, Any]:
+def _explain(described: DescribedVideo, rewritten: _Rewritten, aware: _Aware) -> dict[str, Any]:
     return {
         "simplified": rewritten.simplified,
         "detailed": rewritten.detailed,
