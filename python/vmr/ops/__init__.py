@@ -1,0 +1,27 @@
+"""The tensor operators of vmr: C++ and CUDA kernels behind ordinary PyTorch functions.
+
+They work in eager mode, under autocast, ``torch.compile(fullgraph=True)`` and ``torch.export``. Each
+has the same function in plain PyTorch in :mod:`vmr.reference`, which also runs where there is no
+kernel for a device.
+
+Wrong shapes, dtypes or values raise a RuntimeError that names the operator, the rule and what came,
+unknown names an :class:`vmr.InputError`. On CUDA tensors values (lengths, indices) are not checked,
+because that would wait for the GPU: what is out of range is then ignored.
+"""
+
+from __future__ import annotations
+
+from vmr.ops._library import HAS_CUDA
+from vmr.ops.granular import granular_proposals, granular_scores
+from vmr.ops.spans import cxw_to_span, span_giou, span_iou, span_nms, span_to_cxw
+
+__all__ = [
+    "HAS_CUDA",
+    "cxw_to_span",
+    "granular_proposals",
+    "granular_scores",
+    "span_giou",
+    "span_iou",
+    "span_nms",
+    "span_to_cxw",
+]

@@ -1,0 +1,68 @@
+"""Loads the compiled operators, and registers what an operator needs besides its kernels.
+
+An operator's schema, checks and kernels are in the compiled library (cpp/ops). What PyTorch needs to
+know to differentiate it, to trace it and to run it under autocast is said here, in one call an operator.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+
+
+def _load(library: str) -> bool:
+    spec = importlib.util.find_spec(f"vmr.{library}")
+    if spec is None or spec.origin is None:
+        return False
+    torch.ops.load_library(spec.origin)  # type: ignore[no-untyped-call]
+    return True
+
+
+if not _load("_ops"):
+    raise ImportError(
+        "vmr's compiled operators (vmr/_ops.so) are missing: this is a source tree that was not built. "
+        "Build it with `pip install --no-build-isolation .`"
+    )
+
+HAS_CUDA = _load("_ops_cuda")
+"""Whether this build has CUDA kernels. Without them CUDA tensors run vmr.reference."""
+
+Function = Callable[..., Any]
+
+
+def register(
+    name: str, *, reference: Function, fake: Function, backward: Function | None = None
+) -> None:
+    """Register what the compiled library does not say about the operator ``vmr::name``.
+
+    Args:
+        name: the operator, as its schema names it.
+        reference: the same in plain PyTorch, with the schema's arguments. It runs where there is no
+            kernel: on CUDA in a build without CUDA, on MPS and on XPU.
+        fake: allocates outputs of the right shape and dtype, for tracing.
+        backward: the gradients of the inputs, given ``(context, *output gradients)`` where
+            ``context.saved_tensors`` are the tensors and ``context.settings`` the other arguments, in
+            the schema's order. None for an operator without a derivative.
+
+    Under autocast every operator of vmr runs in float32: half and bfloat16 arguments are cast up.
+    First derivatives only.
+    """
+    operator = f"vmr::{name}"
+    torch.library.register_fake(operator, fake)
+    for device in ("mps", "xpu") if HAS_CUDA else ("cuda", "mps", "xpu"):
+        torch.library.impl(operator, device, reference)
+    for device in ("cpu", "cuda"):
+        torch.library.register_autocast(operator, device, torch.float32)
+    if backward is not None:
+        torch.library.register_autograd(
+            operator, once_differentiable(backward), setup_context=_save_inputs
+        )
+
+
+def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.save_for_backward(*(value for value in inputs if isinstance(value, torch.Tensor)))
+    ctx.settings = tuple(value for value in inputs if not isinstance(value, torch.Tensor))

@@ -1,0 +1,32 @@
+"""What the references share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def widened(tensor: Tensor) -> Tensor:
+    """The tensor in the dtype that is computed in: float32 for float16 and bfloat16."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def gradients(
+    forward: Callable[..., Tensor],
+    output_gradient: Tensor,
+    inputs: tuple[Tensor, ...],
+    *settings: Any,
+) -> tuple[Tensor, ...]:
+    """The gradients of the floating-point inputs of ``forward(*inputs, *settings)``, by autograd."""
+    with torch.enable_grad():
+        leaves = [tensor.detach().requires_grad_(tensor.is_floating_point()) for tensor in inputs]
+        output = forward(*leaves, *settings)
+        wanted = [leaf for leaf in leaves if leaf.requires_grad]
+        found = torch.autograd.grad(output, wanted, output_gradient, allow_unused=True)
+    return tuple(
+        torch.zeros_like(leaf) if gradient is None else gradient
+        for leaf, gradient in zip(wanted, found, strict=True)
+    )
