@@ -34,6 +34,7 @@ _LINKS = _words(
     "is are was were be been being am do does did has have had having will would can could may "
     "might must shall should starts start begins begin"
 )
+_BEFORE_VERBS = _words("to then who i you he she it we they")
 _BE = _words("is are was were be been being")
 _PREPOSITIONS = _words("of with in on from at by")
 _PARTICLES = _words("up down out off away back on in over")
@@ -91,14 +92,13 @@ def _is_action(word: str, before_that: str, before: str, after: str) -> bool:
     if not word.isascii() or before in _DETERMINERS:
         return False
     if word.endswith("ing") and len(word) > 5:
-        # "a girl riding a horse", "is riding", but "the swimming pool" and "a building"
-        return True
+        return True  # "a girl riding a horse"; not "a building", which follows a determiner
     if before in _BE and word.endswith("ed"):
         return True
     leads = after == "" or after in _DETERMINERS or after in _LINKS or after in _PARTICLES
     if word in _VERBS or word in _PAST:
         return before not in _PREPOSITIONS | {""} or leads
-    if before == "" or before in _LINKS - {"to", "then", "who"}:
+    if before == "" or before in _LINKS - _BEFORE_VERBS:
         # "and" joins two verbs as often as two nouns: only a known stem decides.
         return before in {"and", "to"} and _known_stem(word)
     if _known_stem(word):

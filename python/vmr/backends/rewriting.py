@@ -155,12 +155,12 @@ PROMPT_PAIRS: tuple[tuple[Prompt, Prompt], ...] = (
                     "A lady who is dressed in red is sipping a cappuccino at a cafe",
                 ),
                 (
-                    "person vacuums the carpet, then sits down",
-                    "A person is vacuuming the carpet, and after that the person sits down",
+                    "person vacuums the carpet before dinner",
+                    "Before dinner, a person is vacuuming the carpet",
                 ),
                 (
                     "teenagers paddle a canoe down the river",
-                    "A few teenagers are sitting in a canoe and paddling down the river",
+                    "Several teenagers are paddling a canoe down the river",
                 ),
                 ("big waves on a stormy sea", "There are big waves on a stormy sea"),
             ),
