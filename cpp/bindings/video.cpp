@@ -41,6 +41,7 @@ bool retrieve_into(Reader& reader, Image& out) {
 PYBIND11_MODULE(_video, m) {
   m.doc() = "A video reader on OpenCV's C++ library; see vmr.video.";
   m.attr("opencv_version") = CV_VERSION;
+  m.attr("knows_last_times") = CV_VERSION_MAJOR > 4 || CV_VERSION_MINOR >= 7;
   py::class_<Reader>(m, "Reader")
       .def(py::init<const std::string&>(), py::arg("path"),
            py::call_guard<py::gil_scoped_release>())

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 #include <opencv2/core/utils/logger.hpp>
+#include <opencv2/core/version.hpp>
 #include <opencv2/imgproc.hpp>
 
 namespace vmr::video {
@@ -11,6 +12,10 @@ namespace {
 // A packet that cannot be decoded makes a grab fail though good frames may follow. At the end of
 // the file each try costs next to nothing.
 constexpr int kTries = 64;
+
+// OpenCV 4.6 takes the angle of a display matrix for its opposite (opencv#22088): what it turns by
+// 90 degrees stands on its head.
+constexpr bool kTurnsBackwards = CV_VERSION_MAJOR == 4 && CV_VERSION_MINOR == 6;
 
 }  // namespace
 
@@ -21,6 +26,12 @@ Reader::Reader(const std::string& path) {
   logging::setLogLevel(before);
   const double rate = is_open() ? property(cv::CAP_PROP_FPS) : 0.0;
   rate_ = rate > 0.0 ? rate : 25.0;
+}
+
+double Reader::property(int id) const {
+  const double value = capture_.get(id);
+  if (kTurnsBackwards && id == cv::CAP_PROP_ORIENTATION_META) return 360.0 - value;
+  return value;
 }
 
 Grabbed Reader::grab_past(double limit, int64_t most) {
@@ -46,6 +57,9 @@ Grabbed Reader::grab_past(double limit, int64_t most) {
 
 bool Reader::retrieve_into(uint8_t* rgb, int height, int width) {
   if (!capture_.retrieve(frame_) || frame_.empty()) return false;
+  if (kTurnsBackwards && static_cast<int>(property(cv::CAP_PROP_ORIENTATION_META)) % 180 == 90) {
+    cv::flip(frame_, frame_, -1);
+  }
   cv::Mat out(height, width, CV_8UC3, rgb);
   const bool fits = frame_.rows == height && frame_.cols == width;
   if (!fits) cv::resize(frame_, scaled_, out.size(), 0.0, 0.0, cv::INTER_AREA);

@@ -25,8 +25,8 @@ class Reader {
 
   [[nodiscard]] bool is_open() const { return capture_.isOpened(); }
 
-  // A property of cv::VideoCaptureProperties, as OpenCV gives it.
-  [[nodiscard]] double property(int id) const { return capture_.get(id); }
+  // A property of cv::VideoCaptureProperties; the orientation is degrees clockwise.
+  [[nodiscard]] double property(int id) const;
 
   // Grabs at least one frame, then on until a frame later than `limit`, `most` frames or the end.
   Grabbed grab_past(double limit, int64_t most);

@@ -2,6 +2,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 opencv_version: str
+knows_last_times: bool
 
 class Reader:
     def __init__(self, path: str) -> None: ...

@@ -25,12 +25,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vmr.errors import InputError, VideoError, VmrWarning
+
+if TYPE_CHECKING:
+    import types
 
 __all__ = ["Frames", "VideoInfo", "probe", "sample_times", "stream"]
 
@@ -44,7 +47,9 @@ _STRIDE = 256  # frames grabbed in one call, so that a stop is heard soon
 _TRIES = 64  # grabs that may fail in a row before a file is at its end (as in cpp/video/reader.cpp)
 
 # cv::VideoCaptureProperties
-_RATE, _FOURCC, _COUNT, _WIDTH, _HEIGHT, _ROTATION = 5, 6, 7, 3, 4, 48
+_RATE, _FOURCC, _COUNT, _WIDTH, _HEIGHT, _ROTATION, _PTS = 5, 6, 7, 3, 4, 48, 71
+
+_EBML = b"\x1aE\xdf\xa3"  # how a Matroska file starts
 
 # FFmpeg takes any text file for a "video" of one of these.
 _TEXT_ART = {"ansi", "xbin", "idf", "bintext"}
@@ -61,7 +66,7 @@ class VideoInfo:
         frame_count: Frames as the container claims; 0 if it does not.
         width, height: Pixels as displayed, after rotation.
         rotation: Degrees clockwise (0, 90, 180, 270) by which the stored picture is turned for display.
-        codec: Four-character code of the codec.
+        codec: Four-character code of the codec as the reader has it; "" where it has none.
         reader: "vmr._video" or "opencv-python-headless".
     """
 
@@ -261,50 +266,63 @@ class _Cursor:
     """
 
     def __init__(self, path: Path) -> None:
-        self._name, self._open = _reader_type()
         self._path = path
-        self._reader = _opened(self._open, path)
         self.stopped = threading.Event()
-        self._origin = self._reader.grab_past(-math.inf, 1)[0]  # on the reader's clock
-        if math.isnan(self._origin):
-            raise VideoError(
-                f"{path}: expected a video, got a file with a video stream of which not one frame "
-                "can be decoded"
-            )
-        self._now = 0.0  # time of the frame grabbed last; inf at the end
-        self._held: tuple[float, NDArray[np.uint8]] | None = None  # the frame before that one
-        self._sought = False
+        for module, opens in _readers():
+            self._open = opens
+            self._reader = _opened(opens, path)
+            self._origin = self._reader.grab_past(-math.inf, 1)[0]  # on the reader's clock
+            if math.isnan(self._origin):
+                raise VideoError(
+                    f"{path}: expected a video, got a file with a video stream of which not one "
+                    "frame can be decoded"
+                )
+            self._now = 0.0  # time of the frame grabbed last; inf at the end
+            self._held: tuple[float, NDArray[np.uint8]] | None = None  # the frame before that one
+            self._sought = False
+            self.info, self._seekable, steady = self._facts(module)
+            # Before 4.7 OpenCV does not tell the times of the last frames (opencv#22141), so they are
+            # taken to follow at the nominal rate: another reader is better where that may be wrong.
+            if steady or getattr(module, "knows_last_times", True):
+                break
         self.reached = 0.0  # time of the last frame, once that is known
         self.end = math.inf  # a time from which on nothing is shown any more
-        self.info, self._seekable = self._facts()
         self._gap = 1.0 / self.info.frame_rate
         self._steady = self._seekable >= self.info.duration
         if not self._steady:
             self._gap = max(0.25, 4 * self._gap)
 
-    def _facts(self) -> tuple[VideoInfo, float]:
-        """What is known of the file, and the time (s) up to which OpenCV can seek in it."""
+    def _facts(self, module: types.ModuleType) -> tuple[VideoInfo, float, bool]:
+        """Facts, the time (s) up to which OpenCV can seek, and whether the rate is surely constant."""
         ask = self._reader.property
         rate = ask(_RATE)
         rate = rate if math.isfinite(rate) and rate > 0 else 25.0
         count = max(0, int(ask(_COUNT)))
         claimed = count / rate
-        duration = _mp4_duration(self._path) or claimed or self._measured(1 / rate)
+        header = _mp4_duration(self._path)
+        duration = header or claimed - self._start(rate) or self._measured(1 / rate)
         # OpenCV seeks to frame (time x rate), and ends after as many frames as the container counts.
         # With a variable rate the two do not fit together.
         steady = abs(claimed - duration) <= max(0.002 * duration, 2 / rate)
         info = VideoInfo(
             path=self._path,
             duration=duration,
-            frame_rate=rate if steady or not count else count / duration,
+            frame_rate=rate if steady or not header or not count else count / duration,
             frame_count=count,
             width=int(ask(_WIDTH)),
             height=int(ask(_HEIGHT)),
             rotation=int(ask(_ROTATION)) % 360,
             codec=_fourcc(ask(_FOURCC)),
-            reader=self._name,
+            reader="vmr._video" if module.__name__ == "vmr._video" else "opencv-python-headless",
         )
-        return info, math.inf if steady and count else 0.95 * claimed
+        return info, math.inf if steady and count else 0.95 * claimed, steady and header > 0
+
+    def _start(self, rate: float) -> float:
+        """What a Matroska file counts as duration before its first frame, s."""
+        with self._path.open("rb") as file:
+            if file.read(4) != _EBML:
+                return 0.0
+        return max(0.0, self._reader.property(_PTS) / rate)  # in frames; 0 before OpenCV 4.11
 
     def _measured(self, interval: float) -> float:
         """Duration of a file that claims none: it is read through once."""
@@ -478,22 +496,22 @@ def _compiled(path: str) -> _Reader:
     return Reader(path)
 
 
-_READERS: dict[str, tuple[str, Callable[[str], _Reader]]] = {
-    "vmr._video": ("vmr._video", _compiled),
-    "opencv-python-headless": ("cv2", _PackageReader),
-}
-"""By name: the module that has to be importable, and what opens a file. The first that works is used."""
+_READERS: dict[str, Callable[[str], _Reader]] = {"vmr._video": _compiled, "cv2": _PackageReader}
+"""What opens a file, by the module it needs. The first is preferred."""
 
 
-def _reader_type() -> tuple[str, Callable[[str], _Reader]]:
-    for name, (module, opens) in _READERS.items():
+def _readers() -> list[tuple[types.ModuleType, Callable[[str], _Reader]]]:
+    """The readers that are there."""
+    found = []
+    for name, opens in _READERS.items():
         with suppress(ImportError):
-            importlib.import_module(module)
-            return name, opens
-    raise VideoError(
-        "expected vmr._video or opencv-python-headless to read videos, found neither: "
-        "pip install opencv-python-headless"
-    )
+            found.append((importlib.import_module(name), opens))
+    if not found:
+        raise VideoError(
+            "expected vmr._video or opencv-python-headless to read videos, found neither: "
+            "pip install opencv-python-headless"
+        )
+    return found
 
 
 # ---- files ----------------------------------------------------------------------------------------
@@ -533,7 +551,7 @@ def _instead(path: Path, head: bytes) -> str:
         return "an MP4 file without an index (no 'moov' box): it was cut off, or not written to its end"
     media = (
         head[4:8] in _MP4_STARTS
-        or head.startswith((b"\x1aE\xdf\xa3", b"RIFF", b"OggS", b"fLaC", b"ID3", b"FLV"))
+        or head.startswith((_EBML, b"RIFF", b"OggS", b"fLaC", b"ID3", b"FLV"))
         or (head[0] == 0x47 and head[188:189] == b"\x47")
         or (head[0] == 0xFF and head[1:2] >= b"\xe0")
     )
@@ -543,8 +561,9 @@ def _instead(path: Path, head: bytes) -> str:
 
 
 def _fourcc(value: float) -> str:
-    """The four characters of a codec's code."""
-    return int(value).to_bytes(8, "little", signed=True)[:4].decode("latin-1").strip("\0 ")
+    """The four characters of a codec's code; "" where a container has a number instead."""
+    code = int(value).to_bytes(8, "little", signed=True)[:4].decode("latin-1").strip("\0 ")
+    return code if code.isprintable() else ""
 
 
 # OpenCV tells how many frames an MP4 file has and at which nominal rate, but neither its duration nor
