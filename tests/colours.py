@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
 from vmr.backends.base import Focus, Rewrite
 from vmr.video import Frames
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 import vmr
 
 ROOT = Path(vmr.__file__).parent

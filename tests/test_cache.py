@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 import vmr
 from vmr.cache import Cache, Key, pack_texts, unpack_texts
 

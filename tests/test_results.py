@@ -11,6 +11,7 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
+
 from vmr.errors import CacheError
 from vmr.files import write_text
 from vmr.moments import Moment, clock

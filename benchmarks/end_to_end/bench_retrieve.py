@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import torch
+
 from vmr.backends.packages import demo_video
 
 FIRST = "a person rides a bicycle down the street"

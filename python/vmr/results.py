@@ -152,4 +152,5 @@ class Results(list[Result]):
         """The rows as a pandas DataFrame (needs pandas)."""
         import pandas as pd
 
-        return pd.DataFrame(self.rows(), columns=list(_COLUMNS))
+        table: pd.DataFrame = pd.DataFrame(self.rows(), columns=list(_COLUMNS))
+        return table

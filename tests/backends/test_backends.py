@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from vmr import backends
 from vmr.backends import Captioner, Encoder, Rewriter, SentenceEncoder, packages
 from vmr.backends.base import Rewrite

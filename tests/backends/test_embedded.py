@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+
 from vmr.backends import focus_of, packages
 from vmr.video import Frames
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from vmr.backends import packages
 from vmr.backends.packages import Package
 from vmr.errors import BackendError, InputError

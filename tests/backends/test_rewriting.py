@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+
 from vmr.backends import packages
 from vmr.backends.base import Rewrite
 from vmr.backends.rewriting import PROMPT_PAIRS, LlmRewriter, Messages, clean_rewrite

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+
 from vmr.backends.packages import PACKAGES, demo_video, status
 
 needs_models = pytest.mark.skipif(

@@ -19,13 +19,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from vmr.backends.base import Captioner, Focus, Rewrite, Rewriter
+from vmr.backends.base import Focus, Rewrite
 from vmr.errors import BackendError, InputError
+from vmr.files import write_text
 
 if TYPE_CHECKING:
     from vmr.video import Frames
@@ -128,107 +129,52 @@ class Recording:
 
 
 class Recorder:
-    """Writes what models say into a file that :class:`Recording` reads.
+    """Collects what models said in a run, for a file that :class:`Recording` reads.
 
-    It wraps backends: ``recorder.rewriter(r)`` and ``recorder.captioner(c)`` answer as ``r`` and ``c``
-    do, and write each answer down. A wrapped backend has a name of its own, since answers that come
-    from a cache are not asked for again and would be missing from the file.
-
-    Args:
-        path: The file; records are appended to one that is there.
-
-    Raises:
-        InputError: The file cannot be written.
+    It is told the answers, not the questions, so it does not matter whether a model or a cache gave
+    them. A later answer to the same question replaces the earlier one.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        try:
-            self._file: TextIO = self.path.open("a", encoding="utf-8")
-        except OSError as error:
-            raise InputError(
-                f"recording {self.path}: cannot be written: {error.strerror}"
-            ) from error
+    def __init__(self) -> None:
+        self._records: dict[tuple[str | int | None, ...], dict[str, str | int | float]] = {}
 
-    def __enter__(self) -> Recorder:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
-
-    def rewriter(self, rewriter: Rewriter) -> Rewriter:
-        """A rewriter that answers as the given one, on the record."""
-        return _RecordedRewriter(self, rewriter)
-
-    def captioner(self, captioner: Captioner) -> Captioner:
-        """A captioner that answers as the given one, on the record."""
-        return _RecordedCaptioner(self, captioner)
-
-    def write(self, kind: str, **fields: str | int | float) -> None:
-        """Appends a record and flushes it, so that a run that is killed loses at most one line."""
-        record = {"version": VERSION, "kind": kind, **fields}
-        try:
-            self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
-            self._file.flush()
-        except OSError as error:
-            raise InputError(
-                f"recording {self.path}: cannot be written: {error.strerror}"
-            ) from error
-
-
-class _RecordedRewriter:
-    def __init__(self, recorder: Recorder, rewriter: Rewriter) -> None:
-        self._recorder = recorder
-        self._rewriter = rewriter
-
-    @property
-    def name(self) -> str:
-        return f"{self._rewriter.name}, recording to {self._recorder.path.absolute()}"
-
-    def rewrite(self, query: str, pairs: int) -> list[Rewrite]:
-        rewrites = self._rewriter.rewrite(query, pairs)
+    def add_rewrites(self, query: str, rewrites: Sequence[Rewrite]) -> None:
+        """Takes down the rewrites of a query, pair by pair."""
         for pair, rewrite in enumerate(rewrites):
-            self._recorder.write(
-                "rewrite", query=query, pair=pair, simple=rewrite.simple, detailed=rewrite.detailed
-            )
-        return rewrites
+            self._records["rewrite", query, pair] = {
+                "kind": "rewrite",
+                "query": query,
+                "pair": pair,
+                "simple": rewrite.simple,
+                "detailed": rewrite.detailed,
+            }
 
+    def add_captions(
+        self, video: str, times: Sequence[float], texts: Sequence[str], query: str | None = None
+    ) -> None:
+        """Takes down captions of frames of a video, query-aware ones where there is a query."""
+        kind = "caption" if query is None else "query_aware_caption"
+        asked = {} if query is None else {"query": query}
+        for time, text in zip(times, texts, strict=True):
+            self._records[_caption_key(video, time, query)] = {
+                "kind": kind,
+                "video": video,
+                "time": time,
+                **asked,
+                "text": text,
+            }
 
-class _RecordedCaptioner:
-    def __init__(self, recorder: Recorder, captioner: Captioner) -> None:
-        self._recorder = recorder
-        self._captioner = captioner
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the recording, atomically.
 
-    @property
-    def name(self) -> str:
-        return f"{self._captioner.name}, recording to {self._recorder.path.absolute()}"
-
-    @property
-    def short_side(self) -> int:
-        return self._captioner.short_side
-
-    def caption(self, frames: Frames) -> list[str]:
-        texts = self._captioner.caption(frames)
-        self._write("caption", frames, texts)
-        return texts
-
-    def caption_for(self, frames: Frames, focus: Focus) -> list[str]:
-        texts = self._captioner.caption_for(frames, focus)
-        self._write("query_aware_caption", frames, texts, query=focus.query)
-        return texts
-
-    def _write(self, kind: str, frames: Frames, texts: Sequence[str], **fields: str) -> None:
-        for time, text in zip(frames.times.tolist(), texts, strict=True):
-            self._recorder.write(kind, video=frames.video, time=time, **fields, text=text)
+        Raises:
+            CacheError: The file cannot be written.
+        """
+        lines = [
+            json.dumps({"version": VERSION, **record}, ensure_ascii=False) + "\n"
+            for record in self._records.values()
+        ]
+        write_text(path, "".join(lines))
 
 
 def _query_key(query: str) -> str:

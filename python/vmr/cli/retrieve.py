@@ -65,6 +65,9 @@ def run(options: argparse.Namespace) -> int:
 
     if options.out is not None:
         _claim(options.out, overwrite=options.overwrite)
+    videos, code = _readable(options.videos)
+    if not videos:
+        return code
     retriever = _retriever(options)
     chosen = " | ".join(f"{part}: {name}" for part, name in retriever.backends.items())
     print(f"vmr: granalign on {chosen}", file=sys.stderr)
@@ -72,8 +75,7 @@ def run(options: argparse.Namespace) -> int:
     from vmr.results import Results
 
     results = Results(backends=retriever.backends)
-    code = 0
-    for video in options.videos:
+    for video in videos:
         try:
             with progress.shown(Path(video).name) as show:
                 found = retriever.retrieve(
@@ -96,6 +98,23 @@ def run(options: argparse.Namespace) -> int:
     if options.out is not None and results:
         _write(options.out, results, retriever)
     return code
+
+
+def _readable(videos: list[str]) -> tuple[list[str], int]:
+    """The videos that open, told before models are loaded, and the exit code for the others."""
+    from vmr.errors import VideoError
+    from vmr.video import probe
+
+    readable, code = [], 0
+    for video in videos:
+        try:
+            probe(video)
+        except VideoError as error:
+            print(f"vmr: error: {error}", file=sys.stderr)
+            code = error.exit_code
+        else:
+            readable.append(video)
+    return readable, code
 
 
 def _retriever(options: argparse.Namespace) -> GranAlign:
@@ -121,7 +140,7 @@ def _parameters(texts: list[str]) -> dict[str, Any]:
     from vmr.errors import InputError
     from vmr.models.granalign import GranAlignConfig
 
-    defaults = {field.name: field.default for field in dataclasses.fields(GranAlignConfig)}
+    defaults = dataclasses.asdict(GranAlignConfig())
     parameters: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from vmr import backends, ops
 from vmr.backends.base import Captioner, Encoder, Rewrite, Rewriter, SentenceEncoder
+from vmr.backends.recorded import Recorder
 from vmr.cache import Cache, Key, pack_texts, unpack_texts
 from vmr.errors import BackendError, InputError, VmrWarning
 from vmr.features import CHUNK, DescribedVideo, Describer, checked_captions, embed_captions
@@ -63,7 +64,7 @@ class GranAlignConfig:
 
     every: float = 1.0
     pairs: int = 3
-    min_intent: float = 0.6
+    min_intent: float = 0.8
     aware_percent: float = 20.0
     agnostic_query: QueryForm = "simplified"
     aware_query: QueryForm = "detailed"
@@ -133,6 +134,10 @@ class _Aware:
 class GranAlign:
     """The training-free system.
 
+    Attributes:
+        recording: The captions and rewrites of all its answers; ``recording.save(FILE)`` writes them for
+            the recorded backend.
+
     Args:
         config: Parameters; ``options`` are single ones of them, e.g. ``every=0.5``.
         encoder, sentence_encoder, rewriter, captioner: A backend's name ("embedded",
@@ -169,6 +174,7 @@ class GranAlign:
         self.captioner = backends.load_captioner(captioner)
         self.rewriter = self._rewriter(rewriter)
         self.cache = Cache() if cache == "default" else cache
+        self.recording = Recorder()
 
     @staticmethod
     def _rewriter(rewriter: str | Rewriter) -> Rewriter | None:
@@ -225,6 +231,8 @@ class GranAlign:
         )
         with torch.inference_mode():
             described = describer.describe(Path(video), progress=progress, watch=watch)
+            name = described.info.path.name
+            self.recording.add_captions(name, described.times.tolist(), described.captions)
             rewritten: list[_Rewritten] = []
             aware: list[_Aware] = []
             for place, query in enumerate(sentences):
@@ -262,6 +270,7 @@ class GranAlign:
         if self.rewriter is None or not forms & {"simplified", "detailed"}:
             return _Rewritten(query, [query], [query], [])
         raw = self._raw_rewrites(self.rewriter, query)
+        self.recording.add_rewrites(query, raw)
         texts = [rewrite.simple for rewrite in raw] + [rewrite.detailed for rewrite in raw]
         vectors = embed_captions(self.sentence_encoder, [query, *texts])
         intent = vectors[1:] @ vectors[0]
@@ -315,6 +324,8 @@ class GranAlign:
             for begin in range(0, count, CHUNK)
             for caption in self._aware_chunk(described, query, frames[begin : begin + CHUNK])
         ]
+        name, times = described.info.path.name, described.times[frames]
+        self.recording.add_captions(name, times.tolist(), captions, query)
         spoken = np.array([bool(caption) for caption in captions])
         captions = [caption for caption in captions if caption]
         return _Aware(frames[spoken], captions, embed_captions(self.sentence_encoder, captions))
@@ -392,7 +403,11 @@ class GranAlign:
         )
         return [
             tuple(
-                Moment(*seconds[query, place].tolist(), score=values[query, place].item())
+                Moment(
+                    start=seconds[query, place, 0].item(),
+                    end=seconds[query, place, 1].item(),
+                    score=values[query, place].item(),
+                )
                 for place in kept[query, : kept_counts[query]].tolist()
             )
             for query in range(len(scores))
