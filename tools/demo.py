@@ -7,8 +7,13 @@ from pathlib import Path
 
 from vmr.backends.packages import demo_video
 
-QUERIES = ("a person rides a bicycle down the street", "cars are parked along the road")
+QUERIES = ("a taxi drives through busy traffic", "a bicycle stands beside the road")
 OUT = Path("out/demo")
+
+
+def words(text: str) -> tuple[str, ...]:
+    """A text's words, to tell a rewrite from the query with other letter case or full stop."""
+    return tuple(text.lower().rstrip(".").split())
 
 
 def main() -> None:
@@ -23,7 +28,8 @@ def main() -> None:
     for result in document["results"]:
         explanation = result["explanation"]
         query = result["query"]
-        rewrites = {*explanation["simplified"], *explanation["detailed"]} - {query}
+        forms = [*explanation["simplified"], *explanation["detailed"]]
+        rewrites = {words(form): form for form in forms if words(form) != words(query)}
         aware = explanation["query_aware_captions"]
         if not result["moments"]:
             sys.exit(f"demo: no moment was found for {query!r}")
@@ -33,7 +39,7 @@ def main() -> None:
             sys.exit(f"demo: no query-aware caption was made for {query!r}")
         best = result["moments"][0]
         print(f"\n{query}: {best['start']:.1f} s to {best['end']:.1f} s")
-        print(f"  rewritten as: {'; '.join(sorted(rewrites))}")
+        print(f"  rewritten as: {'; '.join(rewrites.values())}")
         print(f"  what it saw:  {aware[0]['caption']} (at {aware[0]['time']:.1f} s)")
     print("\nPictures:", *(str(path) for path in sorted(OUT.glob("*.png"))))
 
