@@ -14,38 +14,38 @@ struct Proposal {
   double mean;
 };
 
-// The sum of the scores [first, last]. Not finite where one of them is not.
-template <typename T>
-double sum_scores(const T* scores, int64_t first, int64_t last) {
-  double sum = 0;
-  for (int64_t f = first; f <= last; ++f) sum += load(scores + f);
-  return sum;
-}
-
-// Runs of high frames, bridging up to max_gap finite low ones. NaN compares false: it is never
-// high.
+// Runs of high frames, bridging up to max_gap low ones, with their mean score. A NaN is never high, and
+// is left out of the mean.
 template <typename T>
 void merge(const T* scores, int64_t length, accumulate_t<T> threshold, int64_t max_gap,
            std::vector<Proposal>& found) {
   found.clear();
   double sum = 0;
+  int64_t counted = 0;
   int64_t first = -1;
   int64_t last = -1;
   const auto close = [&] {
-    if (first >= 0) found.push_back({first, last, sum / static_cast<double>(last - first + 1)});
+    if (first >= 0) found.push_back({first, last, sum / static_cast<double>(counted)});
   };
   for (int64_t f = 0; f < length; ++f) {
     const accumulate_t<T> score = load(scores + f);
     if (!(score >= threshold)) continue;
-    const bool near = first >= 0 && f - last - 1 <= max_gap;
-    const double gap = near && f - last > 1 ? sum_scores(scores, last + 1, f - 1) : 0;
-    if (near && std::isfinite(gap)) {
-      sum += gap + score;
-    } else {
+    if (first < 0 || f - last - 1 > max_gap) {
       close();
       first = f;
-      sum = score;
+      sum = 0;
+      counted = 0;
+    } else {
+      for (int64_t low = last + 1; low < f; ++low) {
+        const accumulate_t<T> bridged = load(scores + low);
+        if (bridged == bridged) {
+          sum += bridged;
+          ++counted;
+        }
+      }
     }
+    sum += score;
+    ++counted;
     last = f;
   }
   close();

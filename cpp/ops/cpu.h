@@ -2,6 +2,7 @@
 // GPU.
 #pragma once
 
+#include "kernels/cpu_dispatch.h"
 #include "ops/common.h"
 
 namespace vmr::ops {
@@ -10,7 +11,8 @@ struct CpuDevice {
   struct Guard {
     explicit Guard(const Tensor&) {}
   };
-  explicit CpuDevice(const Tensor&) {}
+  // Settles on the instruction set here: an error in a worker thread would lose its message.
+  explicit CpuDevice(const Tensor&) { kernels::cpu_isa(); }
 
   static void check_lengths(const char* op, const Tensor& lengths, int64_t most) {
     const Tensor row = torch::stable::contiguous(lengths);

@@ -154,9 +154,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> granular_scores_backward(
   Device::check_aware_rows(op, inputs, sizes);
 
   const Tensor from = torch::stable::contiguous(score_gradients);
-  const Tensor gradients[] = {
+  Tensor gradients[] = {
       torch::stable::empty_like(inputs.simple), torch::stable::empty_like(inputs.detailed),
       torch::stable::empty_like(inputs.agnostic), torch::stable::empty_like(inputs.aware)};
+  if (sizes.queries == 0) {
+    for (Tensor& gradient : gradients) torch::stable::zero_(gradient);
+    return {gradients[0], gradients[1], gradients[2], gradients[3]};
+  }
   dispatch_floating(simple.scalar_type(), [&](auto type) {
     using T = decltype(type);
     using Acc = kernels::accumulate_t<T>;

@@ -83,9 +83,9 @@ def granular_proposals(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Merge high-scoring frames into proposals, drop the weakest, and score what is left.
 
-    A frame is high if its score is at least its query's threshold (NaN never is). High frames with at
-    most ``max_gap`` other frames between them belong to one proposal, unless one of those is not
-    finite. mu is the mean score of all its frames, those of bridged gaps included. Of a query's
+    A frame is high if its score is at least its query's threshold. High frames with at most
+    ``max_gap`` other frames between them belong to one proposal. mu is the mean score of all its
+    frames, those of bridged gaps included. A NaN score is never high and no part of mu. Of a query's
     proposals the ``drop_percent`` % with the lowest mu are dropped (rounded down, never all; of equal
     ones the later). The rest are scored as in the paper::
 

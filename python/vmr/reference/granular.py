@@ -74,17 +74,20 @@ def granular_scores_backward(
 
 
 def merged(scores: list[float], threshold: float, max_gap: int) -> list[tuple[int, int]]:
-    """First and last frame of each run of high frames, finite gaps up to ``max_gap`` bridged."""
+    """First and last frame of each run of high frames, gaps up to ``max_gap`` bridged."""
     spans: list[tuple[int, int]] = []
     for frame in (frame for frame, score in enumerate(scores) if score >= threshold):
-        if spans:
-            first, last = spans[-1]
-            gap = scores[last + 1 : frame]
-            if len(gap) <= max_gap and all(math.isfinite(score) for score in gap):
-                spans[-1] = (first, frame)
-                continue
-        spans.append((frame, frame))
+        if spans and frame - spans[-1][1] - 1 <= max_gap:
+            spans[-1] = (spans[-1][0], frame)
+        else:
+            spans.append((frame, frame))
     return spans
+
+
+def mean(scores: list[float]) -> float:
+    """The mean of those that are not NaN."""
+    known = [score for score in scores if not math.isnan(score)]
+    return sum(known) / len(known)
 
 
 def granular_proposals(
@@ -107,7 +110,7 @@ def granular_proposals(
         zip(scores.double().tolist(), lengths.tolist(), thresholds.tolist(), strict=True)
     ):
         found = merged(row[:length], threshold, max_gap)
-        mu = [sum(row[first : last + 1]) / (last - first + 1) for first, last in found]
+        mu = [mean(row[first : last + 1]) for first, last in found]
         # Lowest first, and of equal ones the later; NaN (of both infinities) is the lowest.
         order = sorted(
             range(len(found)), key=lambda p: (-math.inf if math.isnan(mu[p]) else mu[p], -p)
