@@ -14,8 +14,8 @@ struct Proposal {
   double mean;
 };
 
-// Runs of high frames, bridging up to max_gap low ones, with their mean score. A NaN is never high, and
-// is left out of the mean.
+// Runs of high frames, bridging up to max_gap low ones, with their mean score. A NaN is never high,
+// and is left out of the mean.
 template <typename T>
 void merge(const T* scores, int64_t length, accumulate_t<T> threshold, int64_t max_gap,
            std::vector<Proposal>& found) {

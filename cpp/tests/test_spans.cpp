@@ -1,0 +1,116 @@
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+#include <vector>
+
+#include "kernels/spans.h"
+
+namespace vmr::kernels::spans {
+namespace {
+
+using Pair = Span<double>;
+
+double iou(const Pair& a, const Pair& b) {
+  return overlap<Overlap::kIou>(a, b);
+}
+double giou(const Pair& a, const Pair& b) {
+  return overlap<Overlap::kGiou>(a, b);
+}
+
+TEST(Overlap, ByHand) {
+  EXPECT_DOUBLE_EQ(iou({0, 4}, {2, 6}), 1.0 / 3);
+  EXPECT_DOUBLE_EQ(giou({0, 4}, {6, 8}), -0.25);
+  EXPECT_EQ(iou({2, 2}, {2, 2}), 0);
+  EXPECT_EQ(giou({2, 2}, {3, 3}), -1);
+  EXPECT_EQ(iou({5, 3}, {0, 10}), 0);
+  EXPECT_TRUE(std::isnan(iou({NAN, 3}, {0, 10})));
+  EXPECT_TRUE(std::isnan(giou({0, 10}, {3, NAN})));
+}
+
+TEST(Overlap, LiesInItsRangeAndIsSymmetricForAnySpans) {
+  std::mt19937 engine(1);
+  std::uniform_int_distribution<int> bound(0, 6);
+  for (int round = 0; round < 20000; ++round) {
+    const Pair a = {static_cast<double>(bound(engine)), static_cast<double>(bound(engine))};
+    const Pair b = {static_cast<double>(bound(engine)), static_cast<double>(bound(engine))};
+    EXPECT_GE(iou(a, b), 0);
+    EXPECT_LE(iou(a, b), 1);
+    EXPECT_GE(giou(a, b), -1);
+    EXPECT_LE(giou(a, b), iou(a, b));
+    EXPECT_EQ(iou(a, b), iou(b, a));
+    EXPECT_EQ(giou(a, b), giou(b, a));
+  }
+}
+
+template <Overlap kind>
+void expect_difference_quotient() {
+  std::mt19937 engine(2);
+  std::uniform_real_distribution<double> bound(0, 10);
+  const double step = 1e-6;
+  for (int round = 0; round < 2000; ++round) {
+    const Pair a = {bound(engine), bound(engine)};
+    const Pair b = {bound(engine), bound(engine)};
+    Pair gradient = {0, 0};
+    add_overlap_gradient<kind>(2.0, a, b, &gradient);
+    const double by_start = (overlap<kind>(Pair{a.start + step, a.end}, b) -
+                             overlap<kind>(Pair{a.start - step, a.end}, b)) /
+                            step;
+    const double by_end = (overlap<kind>(Pair{a.start, a.end + step}, b) -
+                           overlap<kind>(Pair{a.start, a.end - step}, b)) /
+                          step;
+    // Reversed spans that are close to length 0 make large quotients of small numbers.
+    EXPECT_NEAR(gradient.start, by_start, 1e-4 * (1 + std::abs(by_start)));
+    EXPECT_NEAR(gradient.end, by_end, 1e-4 * (1 + std::abs(by_end)));
+  }
+}
+
+TEST(Overlap, GradientIsTheDifferenceQuotient) {
+  expect_difference_quotient<Overlap::kIou>();
+  expect_difference_quotient<Overlap::kGiou>();
+}
+
+TEST(Suppress, KeepsWhatASortAndAScanKeep) {
+  std::mt19937 engine(3);
+  for (int round = 0; round < 300; ++round) {
+    const int64_t candidates = static_cast<int64_t>(engine() % 30);
+    const auto size = static_cast<std::size_t>(candidates);
+    std::vector<float> spans(2 * size);
+    std::vector<float> scores(size);
+    for (std::size_t p = 0; p < size; ++p) {
+      spans[2 * p] = static_cast<float>(engine() % 20);
+      spans[2 * p + 1] = spans[2 * p] + static_cast<float>(engine() % 8);
+      scores[p] = engine() % 9 == 0 ? NAN : static_cast<float>(engine() % 5);
+    }
+    const int64_t top_k = 1 + static_cast<int64_t>(engine() % 12);
+    std::vector<int64_t> found(static_cast<std::size_t>(top_k), 99);
+    int64_t count = 99;
+    suppress<float>(
+        {spans.data(), scores.data(), &candidates, 1, candidates, 0.4, top_k, found.data(), &count},
+        0, 1);
+
+    std::vector<std::size_t> order;
+    for (std::size_t p = 0; p < size; ++p) {
+      if (!std::isnan(scores[p])) order.push_back(p);
+    }
+    std::stable_sort(order.begin(), order.end(),
+                     [&](std::size_t i, std::size_t j) { return scores[i] > scores[j]; });
+    std::vector<int64_t> kept;
+    const auto span = [&](std::size_t p) { return Span<float>{spans[2 * p], spans[2 * p + 1]}; };
+    for (const std::size_t p : order) {
+      const bool free = std::none_of(kept.begin(), kept.end(), [&](int64_t better) {
+        return overlap<Overlap::kIou>(span(static_cast<std::size_t>(better)), span(p)) > 0.4f;
+      });
+      if (free && static_cast<int64_t>(kept.size()) < top_k) {
+        kept.push_back(static_cast<int64_t>(p));
+      }
+    }
+    EXPECT_EQ(count, static_cast<int64_t>(kept.size()));
+    kept.resize(static_cast<std::size_t>(top_k), -1);
+    EXPECT_EQ(found, kept);
+  }
+}
+
+}  // namespace
+}  // namespace vmr::kernels::spans
