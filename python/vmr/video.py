@@ -43,6 +43,7 @@ _JUMP = (
     12.0  # s; a gap from which seeking pays (it decodes from a key frame on, often 2 to 10 s back)
 )
 _PATIENCE = 0.5  # s that a file may end before its header says so without being called cut off
+_ROUNDING = 1e-6  # s by which a time asked for may miss a frame's own
 _STRIDE = 256  # frames grabbed in one call, so that a stop is heard soon
 _TRIES = 64  # grabs that may fail in a row before a file is at its end (as in cpp/video/reader.cpp)
 
@@ -299,7 +300,7 @@ class _Cursor:
         rate = rate if math.isfinite(rate) and rate > 0 else 25.0
         count = max(0, int(ask(_COUNT)))
         claimed = count / rate
-        header = _mp4_duration(self._path)
+        header, constant = _mp4_track(self._path)
         duration = header or claimed - self._start(rate) or self._measured(1 / rate)
         # OpenCV seeks to frame (time x rate), and ends after as many frames as the container counts.
         # With a variable rate the two do not fit together.
@@ -315,7 +316,7 @@ class _Cursor:
             codec=_fourcc(ask(_FOURCC)),
             reader="vmr._video" if module.__name__ == "vmr._video" else "opencv-python-headless",
         )
-        return info, math.inf if steady and count else 0.95 * claimed, steady and header > 0
+        return info, math.inf if steady and count else 0.95 * claimed, steady and constant
 
     def _start(self, rate: float) -> float:
         """What a Matroska file counts as duration before its first frame, s."""
@@ -342,7 +343,7 @@ class _Cursor:
         pixels = np.empty((len(times), height, width, 3), dtype=np.uint8)
         shown = np.empty(len(times), dtype=np.float64)
         for row, time in enumerate(times.tolist()):
-            found = self._read_one(max(time, 0.0), pixels[row])
+            found = self._read_one(max(time, 0.0) + _ROUNDING, pixels[row])
             if found is None:
                 times, pixels, shown = times[:row], pixels[:row].copy(), shown[:row]
                 break
@@ -570,15 +571,15 @@ def _fourcc(value: float) -> str:
 # its average rate, and for a variable rate the one does not follow from the others. The header does.
 
 _MP4_STARTS = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"}
-_Box = tuple[bytes, tuple[int, int]]  # kind, (start, end) of its content
+_Span = tuple[int, int]  # start and end of the content of a box
 
 
-def _mp4_top(path: Path) -> list[_Box]:
+def _mp4_top(path: Path) -> list[tuple[bytes, _Span]]:
     with path.open("rb") as file:
         return list(_boxes(file, 0, path.stat().st_size))
 
 
-def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[_Box]:
+def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, _Span]]:
     while start + 8 <= end:
         file.seek(start)
         size, kind = struct.unpack(">I4s", file.read(8))
@@ -595,47 +596,54 @@ def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[_Box]:
         start += size
 
 
-def _mp4_duration(path: Path) -> float:
-    """Seconds of the first video track of an MP4 or QuickTime file after its header; 0 if it says none.
+def _mp4_track(path: Path) -> tuple[float, bool]:
+    """Of the first video track of an MP4 or QuickTime file: duration (s), and if its rate is constant.
 
-    ISO/IEC 14496-12: mvhd (8.2.2), hdlr (8.4.3), mdhd (8.4.2) and, where an edit list (8.6.6) cuts the
-    track, the sum of its segments.
+    Where the header does not say, (0.0, False). ISO/IEC 14496-12: hdlr (8.4.3), mdhd (8.4.2), where an
+    edit list (8.6.6) cuts the track the sum of its segments in units of mvhd (8.2.2), and stts (8.6.1).
     """
     with path.open("rb") as file:
         if file.read(8)[4:] not in _MP4_STARTS:
-            return 0.0
+            return 0.0, False
 
-        def inside(box: tuple[int, int], kind: bytes) -> Iterator[tuple[int, int]]:
-            return (at for name, at in _boxes(file, *box) if name == kind)
+        def inside(box: _Span, *kinds: bytes) -> Iterator[_Span]:
+            for name, at in _boxes(file, *box):
+                if name == kinds[0]:
+                    yield from inside(at, *kinds[1:]) if len(kinds) > 1 else (at,)
 
-        def content(box: tuple[int, int]) -> bytes:
-            file.seek(box[0])
-            return file.read(min(box[1] - box[0], 1 << 16))
-
-        def clock(header: bytes) -> tuple[int, int]:  # time scale, duration
-            scale, duration = (
-                struct.unpack_from(">IQ", header, 20)
-                if header[0]
-                else struct.unpack_from(">II", header, 12)
-            )
-            return scale, duration
+        def content(box: _Span, *kinds: bytes) -> bytes:
+            start, end = next(inside(box, *kinds))
+            file.seek(start)
+            return file.read(min(end - start, 1 << 16))
 
         with suppress(struct.error, IndexError, StopIteration, ZeroDivisionError):
-            for moov in inside((0, path.stat().st_size), b"moov"):
-                movie_scale = next((clock(content(box))[0] for box in inside(moov, b"mvhd")), 0)
-                for trak in inside(moov, b"trak"):
-                    for mdia in inside(trak, b"mdia"):
-                        if all(content(box)[8:12] != b"vide" for box in inside(mdia, b"hdlr")):
-                            continue
-                        scale, ticks = clock(content(next(inside(mdia, b"mdhd"))))
-                        edits = [
-                            _edited(content(elst)) / movie_scale
-                            for edts in inside(trak, b"edts")
-                            for elst in inside(edts, b"elst")
-                        ]
-                        whole = ticks / scale
-                        return min([whole, *(edit for edit in edits if edit > 0)])
-    return 0.0
+            moov = next(inside((0, path.stat().st_size), b"moov"))
+            for trak in inside(moov, b"trak"):
+                if content(trak, b"mdia", b"hdlr")[8:12] != b"vide":
+                    continue
+                scale, ticks = _clock(content(trak, b"mdia", b"mdhd"))
+                duration = ticks / scale
+                for _ in inside(trak, b"edts", b"elst"):
+                    edited = _edited(content(trak, b"edts", b"elst"))
+                    movie_scale, _ = _clock(content(moov, b"mvhd"))
+                    duration = min(duration, edited / movie_scale or duration)
+                stts = content(trak, b"mdia", b"minf", b"stbl", b"stts")
+                return duration, _constant(stts)
+    return 0.0, False
+
+
+def _clock(header: bytes) -> tuple[int, int]:
+    """Units a second and duration in units, from the content of mvhd or mdhd."""
+    layout, at = (">IQ", 20) if header[0] else (">II", 12)
+    scale, duration = struct.unpack_from(layout, header, at)
+    return scale, duration
+
+
+def _constant(stts: bytes) -> bool:
+    """Whether all frames but the last take equally long, within 2%."""
+    runs = list(struct.iter_unpack(">II", stts[8 : 8 + (len(stts) - 8) // 8 * 8]))
+    steps = [step for _, step in (runs[:-1] if len(runs) > 1 and runs[-1][0] == 1 else runs)]
+    return bool(steps) and max(steps) <= 1.02 * min(steps) + 1
 
 
 def _edited(elst: bytes) -> int:
