@@ -20,6 +20,12 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 
 @pytest.fixture(scope="session")
+def models_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder for all tests that ask the embedded models the same: they answer once."""
+    return tmp_path_factory.mktemp("models-cache")
+
+
+@pytest.fixture(scope="session")
 def colour_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """12 s at 10 frames a second: 4 s red, 4 s green, 4 s blue."""
     import cv2

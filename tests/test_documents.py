@@ -1,0 +1,56 @@
+"""The README's Python and the notebooks run, and no document points nowhere."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from vmr.backends.packages import PACKAGES, demo_video, status
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+needs_models = pytest.mark.skipif(
+    any(found.installed is None for found in status(PACKAGES)),
+    reason="the small models are not installed (vmr models install)",
+)
+
+
+@pytest.fixture(autouse=True)
+def cached(models_cache: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VMR_CACHE_DIR", str(models_cache))
+
+
+@needs_models
+def test_the_python_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bikes.mp4").write_bytes(demo_video().read_bytes())
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})
+    assert (tmp_path / "moments.csv").read_text().startswith("video,query,rank")
+
+
+@needs_models
+@pytest.mark.parametrize("path", sorted(ROOT.glob("notebooks/*.ipynb")), ids=lambda path: path.name)
+def test_notebooks_run(path: Path) -> None:
+    cells = json.loads(path.read_text("utf-8"))["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert sources
+    names: dict[str, object] = {}
+    for number, source in enumerate(sources):
+        lines = [line for line in source.splitlines() if not line.startswith("%")]
+        exec(compile("\n".join(lines), f"{path.name}, code cell {number}", "exec"), names)
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    assert outputs
+    assert not any(output["output_type"] == "error" for output in outputs)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text("utf-8")):
+        if not target.startswith("http"):
+            assert (path.parent / target).exists(), f"{path.name} links to {target}"
