@@ -378,7 +378,7 @@ class TagCaptioner:
     def name(self) -> str:
         """Both models and the version of the sentences."""
         models = f"{self._tagger.name} and {self._labels.sentence_encoder.name}"
-        return f"captions 1 of tags of {models}"
+        return f"tag captions 1 of {models}"
 
     @property
     def short_side(self) -> int:

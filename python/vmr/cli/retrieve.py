@@ -69,7 +69,9 @@ def run(options: argparse.Namespace) -> int:
     if not videos:
         return code
     retriever = _retriever(options)
-    chosen = " | ".join(f"{part}: {name}" for part, name in retriever.backends.items())
+    chosen = " | ".join(
+        f"{part}: {name.partition(' (')[0]}" for part, name in retriever.backends.items()
+    )
     print(f"vmr: granalign on {chosen}", file=sys.stderr)
     from vmr.cli import progress
     from vmr.results import Results
