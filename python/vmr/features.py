@@ -60,10 +60,8 @@ class DescribedVideo:
         times = self.times[indices]
 
         def load() -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-            batches = list(
-                stream(self.info.path, times, batch=max(1, len(times)), short_side=short_side)
-            )
-            return batches[0].pixels, batches[0].shown
+            (found,) = stream(self.info.path, times, batch=len(times), short_side=short_side)
+            return found.pixels, found.shown
 
         derived = {name: rows[indices] for name, rows in self.derived.items()}
         return Frames(times, load, derived=derived, video=self.info.path.name)

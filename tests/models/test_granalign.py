@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import vmr
+from tests import videos
 from tests.colours import ColourCaptioner, ColourEncoder, Repeater, WordCounts
 from vmr.backends.base import Focus, Rewrite
 from vmr.cache import Cache
@@ -181,6 +182,22 @@ def test_a_shorter_video_than_one_sample(colour_video: Path) -> None:
     (result,) = make(every=60.0).retrieve(colour_video, GREEN)
     assert result.frame_scores.times == pytest.approx([6.0], abs=0.05)
     assert [(m.start, m.end) for m in result.moments] == [(0.0, pytest.approx(12.0, abs=0.05))]
+
+
+@videos.needs_ffmpeg
+def test_what_decodes_of_a_truncated_video_is_used(tmp_path: Path) -> None:
+    whole = videos.numbered(tmp_path / "whole.mkv", 500)
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 3 // 5])
+    captioner = ColourCaptioner()
+    for _ in range(2):
+        with pytest.warns(vmr.VmrWarning, match=r"decodes only up to .* of the 20\.0 s"):
+            (result,) = make(captioner=captioner, aware_query="none").retrieve(cut, GREEN)
+        last = result.frame_scores.times[-1]
+        assert 5 < last < 18
+        assert result.duration == pytest.approx(last + 0.25)
+        assert len(captioner.captioned) == len(result.frame_scores.times)
+        assert all(moment.end <= result.duration for moment in result.moments)
 
 
 def test_an_empty_query_aware_caption_falls_back(colour_video: Path) -> None:
