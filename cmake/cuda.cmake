@@ -29,8 +29,9 @@ find_package(CUDAToolkit REQUIRED)
 
 add_library(vmr_cuda_kernels OBJECT ${cuda_kernel_sources})
 set_target_properties(vmr_cuda_kernels PROPERTIES
-  CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_VISIBILITY_PRESET hidden)
+  CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_VISIBILITY_PRESET hidden CUDA_RUNTIME_LIBRARY Shared)
 target_include_directories(vmr_cuda_kernels PUBLIC cpp)
 target_compile_options(vmr_cuda_kernels PRIVATE
   -Xcompiler=-Wall,-Wextra,-Wshadow $<$<BOOL:${VMR_WERROR}>:-Werror=all-warnings>)
-target_link_libraries(vmr_cuda_kernels PUBLIC CUDA::cudart_static)
+# The shared runtime: the one that torch has loaded, so that both agree on the current device.
+target_link_libraries(vmr_cuda_kernels PUBLIC CUDA::cudart)

@@ -10,11 +10,11 @@
 
 namespace vmr::kernels::granular {
 
-// ---- query side
-// ------------------------------------------------------------------------------------ units [Q *
-// m, padded dim]: the rewrites [Q, m, dim] at length one (zero stays zero); inverse_norms [Q * m];
-// channels [Q, padded dim]: their mean over m, or null where there is no folding. Range over
-// queries.
+// ---- query side ----
+
+// units [Q * m, padded dim]: the rewrites [Q, m, dim] at length one (zero stays zero);
+// inverse_norms [Q * m]; channels [Q, padded dim]: their mean over m, or null where there is no
+// folding. Range over queries.
 template <typename T>
 void query_channels(const Sizes& sizes, const T* rewrites, accumulate_t<T>* units,
                     accumulate_t<T>* inverse_norms, accumulate_t<T>* channels, int64_t begin,
@@ -27,10 +27,10 @@ void query_gradients(const Sizes& sizes, const accumulate_t<T>* units,
                      const accumulate_t<T>* inverse_norms, const accumulate_t<T>* channel_gradients,
                      T* gradients, int64_t begin, int64_t end);
 
-// ---- caption side
-// ---------------------------------------------------------------------------------- cosines
-// [channel_count, F] of the frames' captions [F, dim] with vectors [channel_count, padded dim];
-// inverse_norms [F]. Range over frames.
+// ---- caption side ----
+
+// cosines [channel_count, F] of the frames' captions [F, dim] with vectors [channel_count, padded
+// dim]; inverse_norms [F]. Range over frames.
 template <typename T>
 void frame_cosines(const Sizes& sizes, const T* captions, const accumulate_t<T>* vectors,
                    int64_t channel_count, accumulate_t<T>* cosines, accumulate_t<T>* inverse_norms,
@@ -70,9 +70,9 @@ void add_aware_channel_gradients(const Sizes& sizes, const T* captions, const Aw
                                  accumulate_t<T>* cosine_gradients,
                                  accumulate_t<T>* channel_gradients, int64_t begin, int64_t end);
 
-// ---- scores
-// ---------------------------------------------------------------------------------------- scores
-// [Q, F] from cosines [2, Q * channels, F], and the way back. Range over queries.
+// ---- scores ----
+
+// scores [Q, F] from cosines [2, Q * channels, F], and the way back. Range over queries.
 template <typename T>
 void finish_scores(const Sizes& sizes, const Weights& weights, const accumulate_t<T>* cosines,
                    T* scores, int64_t begin, int64_t end);
@@ -81,9 +81,9 @@ void cosine_gradients(const Sizes& sizes, const Weights& weights, const T* score
                       const accumulate_t<T>* cosines, accumulate_t<T>* gradients, int64_t begin,
                       int64_t end);
 
-// ---- proposals
-// ------------------------------------------------------------------------------------- Merges,
-// drops and scores the proposals of queries [begin, end).
+// ---- proposals ----
+
+// Merges, drops and scores the proposals of queries [begin, end).
 template <typename T>
 void proposals(const ProposalRule& rule, const ProposalInput<T>& in, const ProposalOutput<T>& out,
                int64_t begin, int64_t end);

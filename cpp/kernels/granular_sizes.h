@@ -2,7 +2,8 @@
 #pragma once
 
 #include <cstdint>
-#include <limits>
+
+#include "kernels/scalar_types.h"
 
 namespace vmr::kernels::granular {
 
@@ -11,8 +12,8 @@ enum class Normalization { kCosine, kMinMax };
 
 // Cosines of a channel that differ by no more than rounding are all the same: min-max gives 0.
 template <typename Acc>
-constexpr Acc constant_range() {
-  return 16 * std::numeric_limits<Acc>::epsilon();
+VMR_HOST_DEVICE constexpr Acc constant_range() {
+  return static_cast<Acc>(sizeof(Acc) == sizeof(double) ? 0x1p-48 : 0x1p-19);  // 16 epsilon
 }
 
 struct Sizes {
@@ -45,12 +46,6 @@ struct ProposalRule {
   double length_weight;  // lambda
   bool by_longest;  // rho is the length over the query's longest kept proposal, else over its video
 };
-
-#ifdef __CUDACC__
-#define VMR_HOST_DEVICE __host__ __device__
-#else
-#define VMR_HOST_DEVICE
-#endif
 
 // Enough slots for any scores: between two proposals lie more than max_gap frames.
 constexpr int64_t proposal_slots(int64_t frames, int64_t max_gap) {

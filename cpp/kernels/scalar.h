@@ -1,5 +1,5 @@
-// The element types of the CPU kernels. Half and bfloat16 are loaded into float, computed on and
-// accumulated in float, and rounded to nearest even when stored.
+// Elements of the CPU kernels: half and bfloat16 are loaded into float, computed on and accumulated
+// in float, and rounded to nearest even when stored.
 //
 // Everything here is `static`: NAME.simd.cpp files include this header, and an inline function with
 // external linkage that was compiled with AVX could be the one that the linker keeps for all.
@@ -7,27 +7,9 @@
 
 #include <cstdint>
 
+#include "kernels/scalar_types.h"
+
 namespace vmr::kernels {
-
-struct Half {
-  uint16_t bits;
-};
-
-struct BFloat16 {
-  uint16_t bits;
-};
-
-// The type to compute in: float, or double for double.
-template <typename T>
-struct Accumulate {
-  using type = float;
-};
-template <>
-struct Accumulate<double> {
-  using type = double;
-};
-template <typename T>
-using accumulate_t = typename Accumulate<T>::type;
 
 static inline float float_from_bits(uint32_t bits) {
   float value;

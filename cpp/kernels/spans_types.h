@@ -4,11 +4,7 @@
 
 #include <cstdint>
 
-#ifdef __CUDACC__
-#define VMR_HOST_DEVICE __host__ __device__
-#else
-#define VMR_HOST_DEVICE
-#endif
+#include "kernels/scalar_types.h"
 
 namespace vmr::kernels::spans {
 
