@@ -1,6 +1,7 @@
 """Make the virtual environment; a torch of the outer Python that is new enough is seen through it."""
 
 import importlib.metadata
+import os
 import subprocess
 import sys
 import venv
@@ -18,6 +19,9 @@ def outer_torch_fits() -> bool:
 def main() -> None:
     """Makes the environment in the folder that the first argument names."""
     folder = sys.argv[1]
+    if os.access(f"{folder}/bin/python", os.X_OK):
+        print("   is there")
+        return
     shared = outer_torch_fits()
     if shared:
         print("   sees the packages outside, because torch there will do")
