@@ -75,4 +75,5 @@ def stamps(path: Path) -> NDArray[np.float64]:
         check=True,
     ).stdout.decode()
     times = np.array([float(line.strip(",")) for line in said.split() if line.strip(",")])
-    return times - times[0]
+    relative: NDArray[np.float64] = times - times[0]
+    return relative

@@ -8,8 +8,8 @@ do not start at 0 and variable frame rates give right times. The frame *at* a ti
 shows then: the last frame whose presentation time is <= t.
 
 When the first video is opened, the environment variables OPENCV_FFMPEG_LOGLEVEL (to silence FFmpeg) and
-OPENCV_FFMPEG_THREADS (one more than there are cores: decoding threads wait for each other) are set for
-this process unless they are set already.
+OPENCV_FFMPEG_THREADS (two a core: decoding threads wait for each other; OpenCV before 4.7 starts one a
+core whatever it says) are set for this process unless they are set already.
 """
 
 from __future__ import annotations
@@ -536,7 +536,7 @@ def _opened(opens: Callable[[str], _Reader], path: Path) -> _Reader:
     if not head:
         raise VideoError(f"{path}: expected a video file, got an empty one (0 bytes)")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    os.environ.setdefault("OPENCV_FFMPEG_THREADS", str(min(16, (os.cpu_count() or 1) + 1)))
+    os.environ.setdefault("OPENCV_FFMPEG_THREADS", str(min(16, 2 * (os.cpu_count() or 1))))
     # An absolute path: FFmpeg takes "a:b.mp4" for a protocol.
     reader = opens(str(path.absolute()))
     if not reader.is_open:
