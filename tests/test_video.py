@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 import warnings
@@ -77,7 +78,8 @@ def kept(kind: str) -> NDArray[np.int64]:
     n = np.arange(COUNT)
     if not kind.endswith("-variable"):
         return n
-    return n[(n % 75 < 25) | ((n % 11 == 0) & (n < 600)) | (n > 1000)]
+    chosen: NDArray[np.int64] = n[(n % 75 < 25) | ((n % 11 == 0) & (n < 600)) | (n > 1000)]
+    return chosen
 
 
 def truth(path: Path, kind: str) -> NDArray[np.float64]:
@@ -287,6 +289,30 @@ def test_stops_in_the_middle_of_a_long_walk(
     next(frames)
     frames.close()  # type: ignore[attr-defined]
     assert not decoders()
+
+
+def test_decodes_without_the_gil(made: Callable[[str], Path]) -> None:
+    compiled = pytest.importorskip("vmr._video", exc_type=ImportError)
+    began, ended = threading.Event(), threading.Event()
+
+    def decode() -> None:
+        capture = compiled.Reader(str(made("mp4")))
+        began.set()
+        capture.grab_past(np.inf, 10 * COUNT)
+        ended.set()
+
+    made("mp4")
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1000.0)  # a thread that holds the GIL keeps it
+    try:
+        thread = threading.Thread(target=decode)
+        thread.start()
+        began.wait()
+        beside = not ended.is_set()
+    finally:
+        sys.setswitchinterval(interval)
+    thread.join()
+    assert beside
 
 
 def test_an_error_in_the_thread_reaches_the_caller(

@@ -1,9 +1,9 @@
 """Sampling 1 frame a second of a 10-minute 720p H.264 file: vmr against what else there is.
 
 Each reader runs in a process of its own, all of them in turn, several rounds, and is timed there once
-its modules are imported; every one gives its frames as full-size RGB arrays, one at a time or a batch at a
-time, and keeps none. Readers that cannot be imported are left out and named. Rivals need not be in vmr's
-environment (torchcodec 0.11.1 is the newest that runs beside a torch without CUDA):
+its modules are imported; every one gives its frames as full-size RGB arrays, one at a time or a batch at
+a time, and keeps none. Readers that cannot be imported are left out and named. Rivals need not be in
+vmr's environment (torchcodec 0.11.1 is the newest that runs beside a torch without CUDA):
 
     python -m venv /tmp/rivals && /tmp/rivals/bin/pip install --no-deps av decord torchcodec==0.11.1
     python benchmarks/end_to_end/bench_sampling.py --packages /tmp/rivals/lib/python3.11/site-packages \\

@@ -288,7 +288,7 @@ class _Cursor:
                 break
         self.reached = 0.0  # time of the last frame, once that is known
         self.end = math.inf  # a time from which on nothing is shown any more
-        self._gap = 1.0 / self.info.frame_rate
+        self._gap = 1.05 / self.info.frame_rate  # time stamps may be rounded to milliseconds
         self._steady = self._seekable >= self.info.duration
         if not self._steady:
             self._gap = max(0.25, 4 * self._gap)
