@@ -154,6 +154,21 @@ def test_facts(reader: str, made: Callable[[str], Path]) -> None:
     assert info.reader == expected
 
 
+def test_an_edit_list_that_cuts_the_beginning(
+    reader: str, made: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "edited.mp4"
+    ffmpeg("-ss", "7.3", "-i", made("mp4"), "-c", "copy", path)
+    left = len(stamps(path))
+    assert left < COUNT - 100
+    info = probe(path)
+    assert info.frame_rate == pytest.approx(RATE)
+    assert info.duration == pytest.approx(left / RATE, abs=0.05)
+    times = np.array([0.01, 0.05, 20.01, 33.0 + 0.01])
+    expected = COUNT - left + (times * RATE).astype(int)
+    assert numbers(read(path, times).pixels) == expected.tolist()
+
+
 def test_average_rate_of_a_variable_one(reader: str, made: Callable[[str], Path]) -> None:
     info = probe(made("mp4-variable"))
     assert info.frame_rate == pytest.approx(len(kept("mp4-variable")) / 44, rel=0.01)

@@ -281,10 +281,10 @@ class _Cursor:
             self._now = 0.0  # time of the frame grabbed last; inf at the end
             self._held: tuple[float, NDArray[np.uint8]] | None = None  # the frame before that one
             self._sought = False
-            self.info, self._seekable, steady = self._facts(module)
+            self.info, self._seekable, constant = self._facts(module)
             # Before 4.7 OpenCV does not tell the times of the last frames (opencv#22141), so they are
             # taken to follow at the nominal rate: another reader is better where that may be wrong.
-            if steady or getattr(module, "knows_last_times", True):
+            if constant or getattr(module, "knows_last_times", True):
                 break
         self.reached = 0.0  # time of the last frame, once that is known
         self.end = math.inf  # a time from which on nothing is shown any more
@@ -304,11 +304,11 @@ class _Cursor:
         duration = header or claimed - self._start(rate) or self._measured(1 / rate)
         # OpenCV seeks to frame (time x rate), and ends after as many frames as the container counts.
         # With a variable rate the two do not fit together.
-        steady = abs(claimed - duration) <= max(0.002 * duration, 2 / rate)
+        fits = constant or abs(claimed - duration) <= max(0.002 * duration, 2 / rate)
         info = VideoInfo(
             path=self._path,
             duration=duration,
-            frame_rate=rate if steady or not header or not count else count / duration,
+            frame_rate=rate if fits or not header or not count else count / duration,
             frame_count=count,
             width=int(ask(_WIDTH)),
             height=int(ask(_HEIGHT)),
@@ -316,7 +316,7 @@ class _Cursor:
             codec=_fourcc(ask(_FOURCC)),
             reader="vmr._video" if module.__name__ == "vmr._video" else "opencv-python-headless",
         )
-        return info, math.inf if steady and count else 0.95 * claimed, steady and constant
+        return info, math.inf if fits and count else 0.95 * claimed, constant
 
     def _start(self, rate: float) -> float:
         """What a Matroska file counts as duration before its first frame, s."""
