@@ -15,9 +15,8 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.videos import H264, HEIGHT, MPEG2, WIDTH, ffmpeg, needs_ffmpeg, numbered, numbers, stamps
-from vmr import video
 from vmr.errors import InputError, VideoError, VmrWarning
-from vmr.video import Frames, probe, sample_times, stream
+from vmr.video import Frames, cursor, probe, readers, sample_times, stream
 
 pytestmark = needs_ffmpeg
 
@@ -32,7 +31,7 @@ def reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
         pytest.importorskip(
             request.param, reason=f"this build has no {request.param}", exc_type=ImportError
         )
-        monkeypatch.setattr(video, "_READERS", {request.param: video._READERS[request.param]})
+        monkeypatch.setattr(readers, "READERS", {request.param: readers.READERS[request.param]})
     return str(request.param)
 
 
@@ -132,10 +131,10 @@ def test_both_readers_give_the_same(
     made: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("vmr._video", exc_type=ImportError)
-    both = dict(video._READERS)
+    both = dict(readers.READERS)
     found = []
     for name in MODULES:
-        monkeypatch.setattr(video, "_READERS", {name: both[name]})
+        monkeypatch.setattr(readers, "READERS", {name: both[name]})
         found.append([read(made(kind), sample_times(40.0, 0.7), short_side=60) for kind in KINDS])
     for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one.pixels, other.pixels)
@@ -276,13 +275,13 @@ def test_decodes_no_further_ahead_than_asked(
     reader: str, made: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[int] = []
-    original = video._Cursor.read
+    original = cursor.Cursor.read
 
-    def counted(self: video._Cursor, times: NDArray[np.float64], short_side: int | None) -> Frames:
+    def counted(self: cursor.Cursor, times: NDArray[np.float64], short_side: int | None) -> Frames:
         begun.append(len(times))
         return original(self, times, short_side)
 
-    monkeypatch.setattr(video._Cursor, "read", counted)
+    monkeypatch.setattr(cursor.Cursor, "read", counted)
     frames: Iterator[Frames] = stream(made("mp4"), sample_times(44.0, 1.0), batch=2, prefetch=3)
     next(frames)
     deadline = time.monotonic() + 20
@@ -298,8 +297,8 @@ def test_decodes_no_further_ahead_than_asked(
 def test_stops_in_the_middle_of_a_long_walk(
     reader: str, made: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(video, "_STRIDE", 1)
-    monkeypatch.setattr(video, "_JUMP", np.inf)
+    monkeypatch.setattr(cursor, "STRIDE", 1)
+    monkeypatch.setattr(cursor, "JUMP", np.inf)
     frames = stream(made("mp4"), [0.0, 43.0], batch=1)
     next(frames)
     frames.close()  # type: ignore[attr-defined]
@@ -336,7 +335,7 @@ def test_an_error_in_the_thread_reaches_the_caller(
     def fails(*_: object) -> Frames:
         raise MemoryError("no room")
 
-    monkeypatch.setattr(video._Cursor, "read", fails)
+    monkeypatch.setattr(cursor.Cursor, "read", fails)
     with pytest.raises(MemoryError, match="no room"):
         list(stream(made("mp4"), [1.0]))
     assert not decoders()
@@ -514,6 +513,6 @@ def test_odd_names(
 
 
 def test_without_any_reader(made: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(video, "_READERS", {"vmr._absent": video._compiled})
+    monkeypatch.setattr(readers, "READERS", {"vmr._absent": readers.compiled})
     with pytest.raises(VideoError, match="pip install opencv-python-headless"):
         probe(made("mp4"))

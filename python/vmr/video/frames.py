@@ -1,0 +1,115 @@
+"""What a video is known by, and frames sampled from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vmr.errors import InputError
+
+Load = Callable[[], tuple[NDArray[np.uint8], NDArray[np.float64]]]
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """Facts about a video file.
+
+    Attributes:
+        path: The file as it was asked for.
+        duration: Seconds of its video stream, as the file claims.
+        frame_rate: Frames a second on average.
+        frame_count: Frames as the container claims; 0 if it does not.
+        width, height: Pixels as displayed, after rotation.
+        rotation: Degrees clockwise (0, 90, 180, 270) by which the stored picture is turned for display.
+        codec: Four-character code of the codec as the reader has it; "" where it has none.
+        reader: "vmr._video" or "opencv-python-headless".
+    """
+
+    path: Path
+    duration: float
+    frame_rate: float
+    frame_count: int
+    width: int
+    height: int
+    rotation: int
+    codec: str
+    reader: str
+
+
+def sample_times(duration: float, every: float) -> NDArray[np.float64]:
+    """Midpoints [s] of the spans [k * every, min((k + 1) * every, duration)), at least one.
+
+    Raises:
+        InputError: Where ``duration`` or ``every`` is not a positive number of seconds.
+    """
+    for name, value in (("duration", duration), ("every", every)):
+        if not (math.isfinite(value) and value > 0):
+            raise InputError(f"sample_times: {name} must be a number of seconds > 0, got {value!r}")
+    # A last span that is only rounding error is none: 0.3 s at 0.1 s are 3 spans.
+    count = max(1, math.ceil(duration / every - 1e-6))
+    starts = np.arange(count, dtype=np.float64) * every
+    ends: NDArray[np.float64] = np.minimum(starts + every, duration)
+    return (starts + ends) / 2
+
+
+class Frames:
+    """A run of sampled frames. Their pixels are decoded when first looked at, and then kept.
+
+    Args:
+        times: [n] asked times, s from the first frame of the video.
+        load: Gives (pixels [n, H, W, 3] RGB, shown [n] s); called at most once.
+        derived: What was computed from these frames before, one row a frame, by name.
+        video: Name of the video.
+
+    Attributes:
+        times: [n] asked times, s.
+        derived: What was computed from the frames, one row a frame, by name. Whoever holds the frames
+            may persist it.
+        video: Name of the video.
+    """
+
+    def __init__(
+        self,
+        times: ArrayLike,
+        load: Load,
+        *,
+        derived: dict[str, NDArray[Any]] | None = None,
+        video: str = "",
+    ) -> None:
+        self.times: NDArray[np.float64] = np.asarray(times, dtype=np.float64)
+        self.derived: dict[str, NDArray[Any]] = {} if derived is None else derived
+        self.video = video
+        self._load = load
+        self._decoded: tuple[NDArray[np.uint8], NDArray[np.float64]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """[n, H, W, 3] RGB, 0 to 255."""
+        return self._all()[0]
+
+    @property
+    def shown(self) -> NDArray[np.float64]:
+        """[n] presentation time (s) of the frame given for each asked time."""
+        return self._all()[1]
+
+    def derive(
+        self, name: str, compute: Callable[[NDArray[np.uint8]], NDArray[Any]]
+    ) -> NDArray[Any]:
+        """``derived[name]``, computed from the pixels (and kept) where it is not there yet."""
+        if name not in self.derived:
+            self.derived[name] = compute(self.pixels)
+        return self.derived[name]
+
+    def _all(self) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+        if self._decoded is None:
+            self._decoded = self._load()
+        return self._decoded
