@@ -79,9 +79,9 @@ def read_vmr_small(path: Path, seconds: int) -> int:
 
 
 def read_vmr_package(path: Path, seconds: int) -> int:
-    from vmr import video
+    from vmr.video import readers
 
-    del video._READERS["vmr._video"]
+    del readers.READERS["vmr._video"]
     return read_vmr(path, seconds)
 
 
@@ -202,7 +202,7 @@ def cpu_name() -> str:
 
 
 def versions() -> str:
-    from vmr import video
+    from vmr.video import readers
 
     found = [f"Python {platform.python_version()}"]
     for package in ("opencv-python-headless", "av", "decord", "torchcodec", "numpy"):
@@ -212,7 +212,7 @@ def versions() -> str:
             continue
     said = subprocess.run(["ffmpeg", "-version"], capture_output=True, text=True, check=True).stdout
     found.append(" ".join(said.split()[:3]))
-    for module, _ in video._readers():
+    for module, _ in readers.readers():
         if module.__name__ == "vmr._video":
             found.append(f"vmr._video on OpenCV {module.opencv_version}")
     return ", ".join(found)
