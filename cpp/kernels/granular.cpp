@@ -9,6 +9,7 @@
 namespace vmr::kernels::granular {
 namespace {
 
+constexpr int64_t kRowsAhead = 16;    // how far ahead captions are fetched
 constexpr int64_t kRowBlock = 32;     // rows of a block whose dot products stay in the cache
 constexpr int64_t kColumnBlock = 64;  // columns of a gradient that stay in the cache
 
@@ -127,19 +128,14 @@ void frame_cosines(const Sizes& sizes, const T* captions, const accumulate_t<T>*
   using Acc = accumulate_t<T>;
   const auto row_dots = VMR_SELECT_ISA(row_dots<T>);
   std::vector<Acc> scratch(static_cast<std::size_t>(4 * sizes.padded_dim));
-  std::vector<Acc> dots(static_cast<std::size_t>(kRowBlock * channel_count));
   for (int64_t first = begin; first < end; first += kRowBlock) {
-    const int64_t count = std::min(kRowBlock, end - first);
-    row_dots({captions + first * sizes.dim, vectors, count, channel_count, sizes.dim,
-              scratch.data(), dots.data(), inverse_norms + first});
-    for (int64_t f = first; f < first + count; ++f) {
-      inverse_norms[f] = inverse_norm(inverse_norms[f]);
-    }
+    const int64_t last = std::min(first + kRowBlock, end);
+    row_dots({captions + first * sizes.dim, nullptr, captions + (first + kRowsAhead) * sizes.dim,
+              vectors, last - first, channel_count, sizes.dim, scratch.data(), cosines + first,
+              sizes.frames, inverse_norms + first});
+    for (int64_t f = first; f < last; ++f) inverse_norms[f] = inverse_norm(inverse_norms[f]);
     for (int64_t k = 0; k < channel_count; ++k) {
-      for (int64_t i = 0; i < count; ++i) {
-        cosines[k * sizes.frames + first + i] =
-            dots[static_cast<std::size_t>(i * channel_count + k)] * inverse_norms[first + i];
-      }
+      for (int64_t f = first; f < last; ++f) cosines[k * sizes.frames + f] *= inverse_norms[f];
     }
   }
 }
@@ -156,14 +152,15 @@ void aware_cosines(const Sizes& sizes, const T* captions, const AwareRows& rows,
   for (int64_t first = begin; first < end;) {
     const int64_t q = query_of_row(sizes, rows, first);
     const int64_t count = std::min({kRowBlock, end - first, rows.splits[q + 1] - first});
-    row_dots({captions + first * sizes.dim, vectors + q * channels * sizes.padded_dim, count,
-              channels, sizes.dim, scratch.data(), dots.data(), inverse_norms + first});
+    row_dots({captions + first * sizes.dim, nullptr, captions + (first + kRowsAhead) * sizes.dim,
+              vectors + q * channels * sizes.padded_dim, count, channels, sizes.dim, scratch.data(),
+              dots.data(), kRowBlock, inverse_norms + first});
     for (int64_t i = 0; i < count; ++i) {
       const Acc inverse = inverse_norm(inverse_norms[first + i]);
       inverse_norms[first + i] = inverse;
       for (int64_t k = 0; k < channels; ++k) {
         cosines[(q * channels + k) * sizes.frames + rows.frames[first + i]] =
-            dots[static_cast<std::size_t>(i * channels + k)] * inverse;
+            dots[static_cast<std::size_t>(k * kRowBlock + i)] * inverse;
       }
     }
     first += count;
@@ -233,6 +230,72 @@ void add_aware_channel_gradients(const Sizes& sizes, const T* captions, const Aw
       const Acc p = gradient * inverse_norms[r];
       gradient = 0;
       for (int64_t d = 0; d < sizes.dim; ++d) to[d] += p * load(captions + r * sizes.dim + d);
+    }
+  }
+}
+
+template <typename Acc>
+void combine_channels(const Sizes& sizes, const Weights& weights, const Acc* channels,
+                      Acc* combined, int64_t begin, int64_t end) {
+  const Acc* other = channels + sizes.queries * sizes.padded_dim;
+  for (int64_t i = begin * sizes.padded_dim; i < end * sizes.padded_dim; ++i) {
+    combined[i] = static_cast<Acc>(weights.agnostic) * channels[i] +
+                  static_cast<Acc>(weights.aware) * other[i];
+  }
+}
+
+template <typename T>
+void frame_scores(const Sizes& sizes, const Weights& weights, const T* agnostic, const T* aware,
+                  const AwareRows& rows, const accumulate_t<T>* channels,
+                  const accumulate_t<T>* combined, T* scores, int64_t begin, int64_t end) {
+  using Acc = accumulate_t<T>;
+  constexpr int64_t kBlock = 128;  // frames whose captions stay in the cache for all queries
+  const auto row_dots = VMR_SELECT_ISA(row_dots<T>);
+  const auto agnostic_weight = static_cast<Acc>(weights.agnostic);
+  const auto aware_weight = static_cast<Acc>(weights.aware);
+  const Acc constant = (agnostic_weight + aware_weight) / 2;
+  std::vector<Acc> scratch(static_cast<std::size_t>(4 * sizes.padded_dim));
+  std::vector<Acc> all(static_cast<std::size_t>(sizes.queries * kBlock));
+  std::vector<int64_t> next_rows(static_cast<std::size_t>(sizes.queries));
+  for (int64_t q = 0; q < sizes.queries; ++q) {
+    next_rows[static_cast<std::size_t>(q)] =
+        std::lower_bound(rows.frames + rows.splits[q], rows.frames + rows.splits[q + 1], begin) -
+        rows.frames;
+  }
+  Acc inverse[kBlock];
+  Acc simple[kBlock];
+  Acc detailed[kBlock];
+  Acc norms[kBlock];
+  for (int64_t first = begin; first < end; first += kBlock) {
+    const int64_t last = std::min(first + kBlock, end);
+    row_dots({agnostic + first * sizes.dim, nullptr, agnostic + (first + kRowsAhead) * sizes.dim,
+              combined, last - first, sizes.queries, sizes.dim, scratch.data(), all.data(), kBlock,
+              inverse});
+    for (int64_t i = 0; i < last - first; ++i) inverse[i] = inverse_norm(inverse[i]);
+    for (int64_t q = 0; q < sizes.queries; ++q) {
+      T* const to = scores + q * sizes.frames;
+      const Acc* dots = all.data() + q * kBlock;
+      for (int64_t i = 0; i < last - first; ++i) {
+        store(to + first + i, constant + Acc(0.5) * dots[i] * inverse[i]);
+      }
+      // The frames with a caption of this query's own.
+      const int64_t row = next_rows[static_cast<std::size_t>(q)];
+      const int64_t stop = std::min(rows.splits[q + 1], row + (last - first));
+      const int64_t* frames = rows.frames + row;
+      const int64_t count = std::lower_bound(frames, rows.frames + stop, last) - frames;
+      next_rows[static_cast<std::size_t>(q)] += count;
+      const Acc* simple_channel = channels + q * sizes.padded_dim;
+      const Acc* detailed_channel = simple_channel + sizes.queries * sizes.padded_dim;
+      const T* own = aware + row * sizes.dim;
+      row_dots({agnostic, frames, own, simple_channel, count, 1, sizes.dim, scratch.data(), simple,
+                kBlock, nullptr});
+      row_dots({own, nullptr, own + kRowsAhead * sizes.dim, detailed_channel, count, 1, sizes.dim,
+                scratch.data(), detailed, kBlock, norms});
+      for (int64_t i = 0; i < count; ++i) {
+        const Acc cosines = agnostic_weight * simple[i] * inverse[frames[i] - first] +
+                            aware_weight * detailed[i] * inverse_norm(norms[i]);
+        store(to + frames[i], constant + Acc(0.5) * cosines);
+      }
     }
   }
 }
@@ -333,10 +396,17 @@ void cosine_gradients(const Sizes& sizes, const Weights& weights, const T* score
   template void add_aware_channel_gradients(const Sizes&, const T*, const AwareRows&,             \
                                             const accumulate_t<T>*, accumulate_t<T>*,             \
                                             accumulate_t<T>*, int64_t, int64_t);                  \
+  template void frame_scores(const Sizes&, const Weights&, const T*, const T*, const AwareRows&,  \
+                             const accumulate_t<T>*, const accumulate_t<T>*, T*, int64_t,         \
+                             int64_t);                                                            \
   template void finish_scores(const Sizes&, const Weights&, const accumulate_t<T>*, T*, int64_t,  \
                               int64_t);                                                           \
   template void cosine_gradients(const Sizes&, const Weights&, const T*, const accumulate_t<T>*,  \
                                  accumulate_t<T>*, int64_t, int64_t);
+template void combine_channels(const Sizes&, const Weights&, const float*, float*, int64_t,
+                               int64_t);
+template void combine_channels(const Sizes&, const Weights&, const double*, double*, int64_t,
+                               int64_t);
 VMR_INSTANTIATE(float)
 VMR_INSTANTIATE(double)
 VMR_INSTANTIATE(Half)

@@ -72,6 +72,19 @@ void add_aware_channel_gradients(const Sizes& sizes, const T* captions, const Aw
 
 // ---- scores ----
 
+// The weighted sums [Q, padded dim] of the two channels [2, Q, padded dim] that each query is
+// folded into. Range over queries.
+template <typename Acc>
+void combine_channels(const Sizes& sizes, const Weights& weights, const Acc* channels,
+                      Acc* combined, int64_t begin, int64_t end);
+
+// The scores [Q, F] of the cosine normalisation from the captions, in one pass over them, with one
+// dot product for a frame without a caption of the query's own. Range over frames.
+template <typename T>
+void frame_scores(const Sizes& sizes, const Weights& weights, const T* agnostic, const T* aware,
+                  const AwareRows& rows, const accumulate_t<T>* channels,
+                  const accumulate_t<T>* combined, T* scores, int64_t begin, int64_t end);
+
 // scores [Q, F] from cosines [2, Q * channels, F], and the way back. Range over queries.
 template <typename T>
 void finish_scores(const Sizes& sizes, const Weights& weights, const accumulate_t<T>* cosines,

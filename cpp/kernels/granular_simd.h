@@ -14,14 +14,17 @@ constexpr int64_t kDimAlignment = 16;
 template <typename T>
 struct RowDots {
   using Acc = accumulate_t<T>;
-  const T* rows;         // [row_count, dim]
+  const T* rows;         // [row_count, dim], or where there is an index [.., dim]
+  const int64_t* index;  // null, or [row_count]: row r is rows[index[r]]
+  const T* ahead;        // what is read soon, to be fetched meanwhile: a row for each row
   const Acc* vectors;    // [vector_count, padded dim]
   int64_t row_count;     // any
   int64_t vector_count;  // >= 1
   int64_t dim;           // >= 1
   Acc* scratch;          // [4, padded dim]
-  Acc* dots;             // out [row_count, vector_count]
-  Acc* squared_norms;    // out [row_count]
+  Acc* dots;             // out [vector_count, dots_stride], of which row_count are written
+  int64_t dots_stride;
+  Acc* squared_norms;  // out [row_count], or null
 };
 
 // Dot products of every row with every vector, and every row's squared norm, in one pass over the

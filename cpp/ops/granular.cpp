@@ -9,6 +9,7 @@ namespace {
 
 struct Cpu : CpuDevice {
   using CpuDevice::CpuDevice;
+  static constexpr bool kScoresInOnePass = true;
 
   static void check_aware_rows(const char* op, const GranularInputs& inputs,
                                const granular::Sizes& sizes) {
@@ -48,6 +49,8 @@ struct Cpu : CpuDevice {
   VMR_OVER(aware_gradients, sizes.aware_rows, sizes.channels* sizes.dim)
   VMR_OVER(add_frame_channel_gradients, sizes.dim, sizes.queries* sizes.channels* sizes.frames)
   VMR_OVER(add_aware_channel_gradients, sizes.queries* sizes.channels, sizes.frames* sizes.dim)
+  VMR_OVER(combine_channels, sizes.queries, sizes.dim)
+  VMR_OVER(frame_scores, sizes.frames, sizes.queries* sizes.dim)
   VMR_OVER(finish_scores, sizes.queries, sizes.channels* sizes.frames)
   VMR_OVER(cosine_gradients, sizes.queries, sizes.channels* sizes.frames)
 #undef VMR_OVER

@@ -64,42 +64,29 @@ inline granular::Weights granular_weights(bool min_max, double agnostic, double 
           aware};
 }
 
-// The cosines of a video's captions with its queries, and what they were made from. The first half
-// of each array belongs to the simple rewrites and the frames' own captions, the second to the
-// detailed rewrites and the query-aware captions.
+// A video's queries as vectors. The first half of each array belongs to the simple rewrites, the
+// second to the detailed ones.
 template <typename Device, typename T>
-struct GranularCosines {
+struct GranularQueries {
   using Acc = kernels::accumulate_t<T>;
   granular::Sizes sizes;
-  granular::AwareRows rows;
   int64_t side_channels;  // Q * c
   Tensor units;           // [2, Q * m, padded D] the rewrites at length one
   Tensor unit_norms;      // [2, Q * m] 1 / their norms
   Tensor channels;        // [2, Q * c, padded D]; `units` where nothing is folded
-  Tensor cosines;         // [2, Q * c, F]
-  Tensor frame_norms;     // [F] 1 / the captions' norms
-  Tensor aware_norms;     // [R]
 
-  GranularCosines(const GranularInputs& inputs, const granular::Sizes& s)
+  GranularQueries(const GranularInputs& inputs, const granular::Sizes& s)
       : sizes(s),
-        rows{in<int64_t>(inputs.aware_frames), in<int64_t>(inputs.aware_splits)},
         side_channels(s.queries * s.channels),
         units(empty({2, s.queries * s.rewrites, s.padded_dim}, inputs)),
         unit_norms(empty({2, s.queries * s.rewrites}, inputs)),
-        channels(folded() ? empty({2, side_channels, s.padded_dim}, inputs) : units),
-        cosines(empty({2, side_channels, s.frames}, inputs)),
-        frame_norms(empty({s.frames}, inputs)),
-        aware_norms(empty({s.aware_rows}, inputs)) {
+        channels(folded() ? empty({2, side_channels, s.padded_dim}, inputs) : units) {
     const Device device(inputs.simple);
     const Tensor* const sides[] = {&inputs.simple, &inputs.detailed};
     for (int side = 0; side < 2; ++side) {
       device.template query_channels<T>(sizes, in<T>(*sides[side]), unit(side), unit_norm(side),
                                         folded() ? channel(side) : nullptr);
     }
-    device.template frame_cosines<T>(sizes, in<T>(inputs.agnostic), channel(0), 2 * side_channels,
-                                     cosine(0), out<Acc>(frame_norms));
-    device.template aware_cosines<T>(sizes, in<T>(inputs.aware), rows, channel(1), cosine(1),
-                                     out<Acc>(aware_norms));
   }
 
   bool folded() const { return sizes.channels != sizes.rewrites; }
@@ -112,11 +99,40 @@ struct GranularCosines {
   Acc* channel(int side) const {
     return out<Acc>(channels) + side * side_channels * sizes.padded_dim;
   }
-  Acc* cosine(int side) const { return out<Acc>(cosines) + side * side_channels * sizes.frames; }
 
   static Tensor empty(const std::vector<int64_t>& shape, const GranularInputs& inputs) {
     return empty_on(inputs.simple, shape, accumulate_dtype<T>());
   }
+};
+
+inline granular::AwareRows aware_rows(const GranularInputs& inputs) {
+  return {in<int64_t>(inputs.aware_frames), in<int64_t>(inputs.aware_splits)};
+}
+
+// The cosines of the queries with the captions: the simple rewrites' with the frames' own captions,
+// and the detailed ones' with the query-aware captions.
+template <typename Device, typename T>
+struct GranularCosines {
+  using Acc = kernels::accumulate_t<T>;
+  using Queries = GranularQueries<Device, T>;
+  Tensor cosines;      // [2, Q * c, F]
+  Tensor frame_norms;  // [F] 1 / the captions' norms
+  Tensor aware_norms;  // [R]
+  int64_t side_size;
+
+  GranularCosines(const GranularInputs& inputs, const Queries& queries)
+      : cosines(Queries::empty({2, queries.side_channels, queries.sizes.frames}, inputs)),
+        frame_norms(Queries::empty({queries.sizes.frames}, inputs)),
+        aware_norms(Queries::empty({queries.sizes.aware_rows}, inputs)),
+        side_size(queries.side_channels * queries.sizes.frames) {
+    const Device device(inputs.simple);
+    device.template frame_cosines<T>(queries.sizes, in<T>(inputs.agnostic), queries.channel(0),
+                                     2 * queries.side_channels, cosine(0), out<Acc>(frame_norms));
+    device.template aware_cosines<T>(queries.sizes, in<T>(inputs.aware), aware_rows(inputs),
+                                     queries.channel(1), cosine(1), out<Acc>(aware_norms));
+  }
+
+  Acc* cosine(int side) const { return out<Acc>(cosines) + side * side_size; }
 };
 
 template <typename Device>
@@ -131,10 +147,23 @@ Tensor granular_scores(const Tensor& simple, const Tensor& detailed, const Tenso
   if (sizes.queries == 0) return scores;
   dispatch_floating(simple.scalar_type(), [&](auto type) {
     using T = decltype(type);
-    const GranularCosines<Device, T> cosines(inputs, sizes);
-    Device(simple).template finish_scores<T>(
-        sizes, granular_weights(min_max, agnostic_weight, aware_weight), cosines.cosine(0),
-        out<T>(scores));
+    const Device device(simple);
+    const granular::Weights weights = granular_weights(min_max, agnostic_weight, aware_weight);
+    const GranularQueries<Device, T> queries(inputs, sizes);
+    if constexpr (Device::kScoresInOnePass) {
+      if (!min_max) {
+        const Tensor combined = queries.empty({sizes.queries, sizes.padded_dim}, inputs);
+        using Acc = kernels::accumulate_t<T>;
+        device.template combine_channels<Acc>(sizes, weights, in<Acc>(queries.channels),
+                                              out<Acc>(combined));
+        device.template frame_scores<T>(sizes, weights, in<T>(inputs.agnostic), in<T>(inputs.aware),
+                                        aware_rows(inputs), in<Acc>(queries.channels),
+                                        in<Acc>(combined), out<T>(scores));
+        return;
+      }
+    }
+    const GranularCosines<Device, T> cosines(inputs, queries);
+    device.template finish_scores<T>(sizes, weights, cosines.cosine(0), out<T>(scores));
   });
   return scores;
 }
@@ -165,34 +194,37 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> granular_scores_backward(
     using T = decltype(type);
     using Acc = kernels::accumulate_t<T>;
     const Device device(simple);
-    const GranularCosines<Device, T> c(inputs, sizes);
+    const granular::AwareRows rows = aware_rows(inputs);
+    const GranularQueries<Device, T> queries(inputs, sizes);
+    const GranularCosines<Device, T> c(inputs, queries);
     const Tensor cosine_gradients = torch::stable::empty_like(c.cosines);
-    const Tensor channel_gradients = torch::stable::new_zeros(c.channels, c.channels.sizes());
+    const Tensor channel_gradients =
+        torch::stable::new_zeros(queries.channels, queries.channels.sizes());
     Acc* const to_cosines = out<Acc>(cosine_gradients);
-    Acc* const to_aware_cosines = to_cosines + c.side_channels * sizes.frames;
+    Acc* const to_aware_cosines = to_cosines + c.side_size;
     Acc* const to_channels = out<Acc>(channel_gradients);
-    Acc* const to_aware_channels = to_channels + c.side_channels * sizes.padded_dim;
+    Acc* const to_aware_channels = to_channels + queries.side_channels * sizes.padded_dim;
 
     device.template cosine_gradients<T>(sizes,
                                         granular_weights(min_max, agnostic_weight, aware_weight),
                                         in<T>(from), c.cosine(0), to_cosines);
-    device.template aware_gradients<T>(sizes, in<T>(inputs.aware), c.rows, c.channel(1),
+    device.template aware_gradients<T>(sizes, in<T>(inputs.aware), rows, queries.channel(1),
                                        c.cosine(1), in<Acc>(c.aware_norms), to_aware_cosines,
                                        out<T>(gradients[3]));
     // From here on the cosine gradients are those of the frames' own captions alone.
-    device.template add_aware_channel_gradients<T>(sizes, in<T>(inputs.aware), c.rows,
+    device.template add_aware_channel_gradients<T>(sizes, in<T>(inputs.aware), rows,
                                                    in<Acc>(c.aware_norms), to_aware_cosines,
                                                    to_aware_channels);
-    device.template frame_gradients<T>(sizes, in<T>(inputs.agnostic), c.channel(0),
-                                       2 * c.side_channels, c.cosine(0), in<Acc>(c.frame_norms),
-                                       to_cosines, out<T>(gradients[2]));
+    device.template frame_gradients<T>(sizes, in<T>(inputs.agnostic), queries.channel(0),
+                                       2 * queries.side_channels, c.cosine(0),
+                                       in<Acc>(c.frame_norms), to_cosines, out<T>(gradients[2]));
     device.template add_frame_channel_gradients<T>(sizes, in<T>(inputs.agnostic),
-                                                   2 * c.side_channels, in<Acc>(c.frame_norms),
-                                                   to_cosines, to_channels);
-    device.template query_gradients<T>(sizes, c.unit(0), c.unit_norm(0), to_channels,
+                                                   2 * queries.side_channels,
+                                                   in<Acc>(c.frame_norms), to_cosines, to_channels);
+    device.template query_gradients<T>(sizes, queries.unit(0), queries.unit_norm(0), to_channels,
                                        out<T>(gradients[0]));
-    device.template query_gradients<T>(sizes, c.unit(1), c.unit_norm(1), to_aware_channels,
-                                       out<T>(gradients[1]));
+    device.template query_gradients<T>(sizes, queries.unit(1), queries.unit_norm(1),
+                                       to_aware_channels, out<T>(gradients[1]));
   });
   return {gradients[0], gradients[1], gradients[2], gradients[3]};
 }

@@ -9,6 +9,7 @@ namespace {
 
 struct Cuda : CudaDevice {
   explicit Cuda(const Tensor& tensor) : CudaDevice(tensor), like(tensor) {}
+  static constexpr bool kScoresInOnePass = false;
 
   static void check_aware_rows(const char*, const GranularInputs&, const granular::Sizes&) {}
 

@@ -57,8 +57,8 @@ TYPED_TEST(RowDotsTest, EqualsTheSumsInEveryVariantForAllRemainders) {
           std::vector<Acc> scratch(static_cast<std::size_t>(4 * padded));
           std::vector<Acc> dots(static_cast<std::size_t>(rows * vectors));
           std::vector<Acc> norms(static_cast<std::size_t>(rows));
-          row_dots({captions.data(), queries.data(), rows, vectors, dim, scratch.data(),
-                    dots.data(), norms.data()});
+          row_dots({captions.data(), nullptr, captions.data(), queries.data(), rows, vectors, dim,
+                    scratch.data(), dots.data(), rows, norms.data()});
           for (int64_t r = 0; r < rows; ++r) {
             const T* row = captions.data() + r * dim;
             double squared = 0;
@@ -72,7 +72,7 @@ TYPED_TEST(RowDotsTest, EqualsTheSumsInEveryVariantForAllRemainders) {
                 dot += static_cast<double>(load(row + d)) *
                        queries[static_cast<std::size_t>(v * padded + d)];
               }
-              EXPECT_NEAR(dots[static_cast<std::size_t>(r * vectors + v)], dot, tolerance);
+              EXPECT_NEAR(dots[static_cast<std::size_t>(v * rows + r)], dot, tolerance);
             }
           }
         }
@@ -90,15 +90,15 @@ TEST(RowDots, APairDoesNotDependOnTheRowsBesideIt) {
   std::vector<float> alone(5);
   std::vector<float> norms(9);
   const auto row_dots = VMR_SELECT_ISA(row_dots<float>);
-  row_dots(
-      {captions.data(), queries.data(), 9, 5, dim, scratch.data(), together.data(), norms.data()});
+  row_dots({captions.data(), nullptr, captions.data(), queries.data(), 9, 5, dim, scratch.data(),
+            together.data(), 9, norms.data()});
   for (int64_t r = 0; r < 9; ++r) {
     float norm = 0;
-    row_dots({captions.data() + r * dim, queries.data(), 1, 5, dim, scratch.data(), alone.data(),
-              &norm});
+    row_dots({captions.data(), &r, captions.data(), queries.data(), 1, 5, dim, scratch.data(),
+              alone.data(), 1, &norm});
     EXPECT_EQ(norm, norms[static_cast<std::size_t>(r)]);
     for (std::size_t v = 0; v < 5; ++v) {
-      EXPECT_EQ(alone[v], together[static_cast<std::size_t>(r) * 5 + v]);
+      EXPECT_EQ(alone[v], together[v * 9 + static_cast<std::size_t>(r)]);
     }
   }
 }
