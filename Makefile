@@ -12,6 +12,9 @@ TORCH ?=
 VENV ?= .venv
 BIN = $(VENV)/bin
 STAMPS ?= .make
+# Each test process computes on one thread: OpenMP's threads would wait for each other busily.
+TEST_JOBS ?= $(shell n=$$(nproc); echo $$((n < 4 ? n : 4)))
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TEST_JOBS) --dist loadgroup
 RUN := tools/part
 
 CPP_SOURCES = $(shell git ls-files 'cpp/*.cpp' 'cpp/*.h' 'cpp/*.cu' 'cpp/*.cuh')
@@ -65,10 +68,10 @@ test: setup  ## all tests that take minutes; prints what each part took
 	@$(RUN) "Python tests" $(MAKE) test-python
 
 test-python: setup
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(PYTEST) -m "not slow"
 
 test-slow: setup  ## the longer tests
-	@$(RUN) "slow tests" $(BIN)/python -m pytest -m slow
+	@$(RUN) "slow tests" env $(PYTEST) -m slow
 
 test-cpp: setup
 	@if ! tools/have-gtest; then \

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+# OpenCV asks once, at its first video; a fixture here may open one before vmr does.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 180, 30), "blue": (30, 30, 210)}
 SECONDS_A_COLOUR = 4

@@ -12,6 +12,8 @@ from vmr.backends.packages import PACKAGES, demo_video, status
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+# One process of pytest-xdist, so that the models answer once.
+one_process = pytest.mark.xdist_group("models")
 needs_models = pytest.mark.skipif(
     any(found.installed is None for found in status(PACKAGES)),
     reason="the small models are not installed (vmr models install)",
@@ -24,6 +26,7 @@ def cached(models_cache: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @needs_models
+@one_process
 def test_the_python_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "bikes.mp4").write_bytes(demo_video().read_bytes())
     monkeypatch.chdir(tmp_path)
@@ -35,6 +38,7 @@ def test_the_python_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @needs_models
+@one_process
 @pytest.mark.parametrize("path", sorted(ROOT.glob("notebooks/*.ipynb")), ids=lambda path: path.name)
 def test_notebooks_run(path: Path) -> None:
     cells = json.loads(path.read_text("utf-8"))["cells"]

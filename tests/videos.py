@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -66,6 +67,7 @@ def numbered(path: Path, count: int, *options: str, rate: int = 25) -> Path:
     return path
 
 
+@functools.cache
 def stamps(path: Path) -> NDArray[np.float64]:
     """ffprobe's presentation times (s) of the frames of the video stream, from the first frame."""
     show = ("-select_streams", "v:0", "-show_entries", "frame=best_effort_timestamp_time")

@@ -16,6 +16,8 @@ import pytest
 
 from vmr.backends.packages import PACKAGES, demo_video, status
 
+# One process of pytest-xdist, so that the models answer once.
+one_process = pytest.mark.xdist_group("models")
 needs_models = pytest.mark.skipif(
     any(found.installed is None for found in status(PACKAGES)),
     reason="the small models are not installed (vmr models install)",
@@ -138,6 +140,7 @@ def run(out: Path, models_cache: Path) -> subprocess.CompletedProcess[str]:
 
 
 @needs_models
+@one_process
 class TestRetrieve:
     """The embedded models on the demo video."""
 
