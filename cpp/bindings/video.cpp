@@ -1,4 +1,6 @@
 // vmr._video: the reader of cpp/video for Python. Every call that may decode lets go of the GIL.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
@@ -27,7 +29,9 @@ py::tuple grab_past(Reader& reader, double limit, int64_t most) {
 
 bool retrieve_into(Reader& reader, Image& out) {
   if (out.ndim() != 3 || out.shape(2) != 3) {
-    throw std::invalid_argument("retrieve_into: out must be a C-contiguous uint8 [H, W, 3] array");
+    throw std::invalid_argument(
+        fmt::format("retrieve_into: out must be a C-contiguous uint8 [H, W, 3] array, got [{}]",
+                    fmt::join(out.shape(), out.shape() + out.ndim(), ", ")));
   }
   uint8_t* const rgb = out.mutable_data();
   const int height = static_cast<int>(out.shape(0));

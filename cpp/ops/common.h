@@ -20,6 +20,7 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
 // Throws std::runtime_error, in Python a RuntimeError, with the parts put together as its message.
+// A stream and not fmt: torch's copy of fmt refuses to be included beside the stable ABI.
 template <typename... Parts>
 void check(bool holds, const Parts&... parts) {
   if (holds) return;
