@@ -79,16 +79,17 @@ void list_bits(uint64_t word, int64_t base, std::vector<int64_t>& to) {
 template <typename T>
 double mean_score(const T* scores, int64_t first, int64_t last) {
   double sums[4] = {};
-  int64_t f = first;
-  for (; f + 4 <= last + 1; f += 4) {
-    for (int i = 0; i < 4; ++i) sums[i] += load(scores + f + i);
+  for (int64_t f = first; f <= last; f += 4) {
+    for (int64_t i = 0; i < 4; ++i) {
+      const double score = load(scores + std::min(f + i, last));
+      sums[i] += f + i <= last ? score : 0.0;
+    }
   }
-  for (; f <= last; ++f) sums[0] += load(scores + f);
   const double sum = (sums[0] + sums[2]) + (sums[1] + sums[3]);
   if (std::isfinite(sum)) return sum / static_cast<double>(last - first + 1);
   double known = 0;
   int64_t count = 0;
-  for (f = first; f <= last; ++f) {
+  for (int64_t f = first; f <= last; ++f) {
     const double score = load(scores + f);
     if (std::isnan(score)) continue;
     known += score;

@@ -47,7 +47,10 @@ __global__ void __launch_bounds__(kThreads)
         gradients + (transposed ? batch * sizes.n * sizes.m + row % sizes.n : row * sizes.m);
     Span<accumulate_t<T>> sum = {0, 0};
     for (int64_t j = lane; j < sizes.m; j += kLanes) {
-      add_overlap_gradient<kind>(get(from + j * stride), span, get_span(others + 2 * j), &sum);
+      const auto part =
+          overlap_gradient<kind>(get(from + j * stride), span, get_span(others + 2 * j));
+      sum.start += part.start;
+      sum.end += part.end;
     }
     if (kLanes > 1) {
       sum.start = device::warp_sum(sum.start);

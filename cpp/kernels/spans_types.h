@@ -54,51 +54,49 @@ struct PairParts {
   }
 };
 
+// part / whole, or 0 where the whole is not positive; without a branch, so that loops vectorise.
+template <typename Acc>
+VMR_HOST_DEVICE inline Acc ratio(Acc part, Acc whole) {
+  return (whole > 0 ? part : Acc(0)) / (whole > 0 ? whole : Acc(1));
+}
+
 // IoU = intersection / union, or 0 where the union is empty. gIoU = IoU - (hull - union) / hull, or
 // IoU where the hull is empty. A NaN bound gives NaN.
 template <Overlap kind, typename Acc>
 VMR_HOST_DEVICE inline Acc overlap(const Span<Acc>& a, const Span<Acc>& b) {
   const Acc bounds = a.start + a.end + b.start + b.end;
   const PairParts<Acc> parts(a, b);
-  Acc value = parts.joined > 0 ? parts.intersection / parts.joined : Acc(0);
-  if (kind == Overlap::kGiou && parts.hull > 0) value -= (parts.hull - parts.joined) / parts.hull;
+  Acc value = ratio(parts.intersection, parts.joined);
+  if (kind == Overlap::kGiou) value -= ratio(parts.hull - parts.joined, parts.hull);
   return bounds == bounds ? value : bounds;
 }
 
-// Adds to `to` the gradient of a's bounds from `gradient`, that of overlap(a, b), which is
-// symmetric. Where two bounds are equal each has half of it. A pair without a gradient, or with a
-// NaN bound (in padding, say), adds nothing.
+// The gradient of a's bounds from `gradient`, that of overlap(a, b), which is symmetric. Where two
+// bounds are equal each has half of it. A pair without a gradient, or with a NaN bound (in padding,
+// say), has none.
 template <Overlap kind, typename Acc>
-VMR_HOST_DEVICE inline void add_overlap_gradient(Acc gradient, const Span<Acc>& a,
-                                                 const Span<Acc>& b, Span<Acc>* to) {
+VMR_HOST_DEVICE inline Span<Acc> overlap_gradient(Acc gradient, const Span<Acc>& a,
+                                                  const Span<Acc>& b) {
   const Acc bounds = a.start + a.end + b.start + b.end;
-  if (gradient == 0 || bounds != bounds) return;
   const PairParts<Acc> parts(a, b);
-  Acc to_joined = 0;
-  Acc to_intersection = 0;
-  Acc to_hull = 0;
-  if (parts.joined > 0) {
-    to_intersection = gradient / parts.joined;
-    to_joined = -gradient * parts.intersection / (parts.joined * parts.joined);
-  }
-  if (kind == Overlap::kGiou && parts.hull > 0) {
-    to_joined += gradient / parts.hull;
-    to_hull = -gradient * parts.joined / (parts.hull * parts.hull);
-  }
-  to_intersection -= to_joined;  // union = length a + length b - intersection
+  const Acc by_joined = ratio(gradient, parts.joined);
+  const Acc by_hull = kind == Overlap::kGiou ? ratio(gradient, parts.hull) : Acc(0);
+  const Acc to_joined = by_hull - ratio(by_joined * parts.intersection, parts.joined);
+  const Acc to_hull = -ratio(by_hull * parts.joined, parts.hull);
+  // union = length a + length b - intersection; a length or intersection that is cut off has no
+  // gradient.
+  const Acc first_end = a.end < b.end ? a.end : b.end;
+  const Acc last_start = a.start > b.start ? a.start : b.start;
+  const Acc to_length = a.end >= a.start ? to_joined : Acc(0);
+  const Acc to_intersection = first_end >= last_start ? by_joined - to_joined : Acc(0);
   // How much of an extreme of both spans is a's: all, none, or half.
   const Acc has_first_end = a.end < b.end ? Acc(1) : (a.end > b.end ? Acc(0) : Acc(0.5));
   const Acc has_last_start = a.start > b.start ? Acc(1) : (a.start < b.start ? Acc(0) : Acc(0.5));
-  if (a.end >= a.start) {
-    to->end += to_joined;
-    to->start -= to_joined;
-  }
-  if ((a.end < b.end ? a.end : b.end) >= (a.start > b.start ? a.start : b.start)) {
-    to->end += to_intersection * has_first_end;
-    to->start -= to_intersection * has_last_start;
-  }
-  to->end += to_hull * (1 - has_first_end);
-  to->start -= to_hull * (1 - has_last_start);
+  const Acc to_start =
+      -to_length - to_intersection * has_last_start - to_hull * (1 - has_last_start);
+  const Acc to_end = to_length + to_intersection * has_first_end + to_hull * (1 - has_first_end);
+  const bool some = gradient != 0 && bounds == bounds;
+  return {some ? to_start : Acc(0), some ? to_end : Acc(0)};
 }
 
 }  // namespace vmr::kernels::spans
