@@ -28,7 +28,8 @@ py::dict build_config() {
 
 PYBIND11_MODULE(_core, module) {
   module.doc() = "The torch-free part of vmr's C++ core.";
-  module.def("build_config", &build_config,
-             "What this build was made of (empty where a part is absent) and the instruction set that "
-             "its kernels use here.");
+  module.def(
+      "build_config", &build_config,
+      "What this build was made of (empty where a part is absent) and the instruction set that "
+      "its kernels use here.");
 }
