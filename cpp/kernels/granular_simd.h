@@ -16,7 +16,8 @@ struct RowDots {
   using Acc = accumulate_t<T>;
   const T* rows;         // [row_count, dim], or where there is an index [.., dim]
   const int64_t* index;  // null, or [row_count]: row r is rows[index[r]]
-  const T* ahead;        // what is read soon, to be fetched meanwhile: a row for each row
+  const T*
+      ahead;  // what is read soon, a row for each row, is fetched meanwhile; may lie beyond the end
   const Acc* vectors;    // [vector_count, padded dim]
   int64_t row_count;     // any
   int64_t vector_count;  // >= 1
@@ -24,7 +25,7 @@ struct RowDots {
   Acc* scratch;          // [4, padded dim]
   Acc* dots;             // out [vector_count, dots_stride], of which row_count are written
   int64_t dots_stride;
-  Acc* squared_norms;  // out [row_count], or null
+  Acc* squared_norms;  // out [row_count]; may be null where vector_count is 1
 };
 
 // Dot products of every row with every vector, and every row's squared norm, in one pass over the
