@@ -1,4 +1,4 @@
-"""Print what torch.cmake asks: torch's version, its CUDA version or "none", library and include folders."""
+"""Print torch's version, its CUDA version or "none", library folder and include folders, one a line."""
 
 import sys
 
