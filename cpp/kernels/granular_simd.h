@@ -16,8 +16,8 @@ struct RowDots {
   using Acc = accumulate_t<T>;
   const T* rows;         // [row_count, dim], or where there is an index [.., dim]
   const int64_t* index;  // null, or [row_count]: row r is rows[index[r]]
-  const T*
-      ahead;  // what is read soon, a row for each row, is fetched meanwhile; may lie beyond the end
+  // What is read soon: a row of it is fetched for each row. It may lie beyond the end.
+  const T* ahead;
   const Acc* vectors;    // [vector_count, padded dim]
   int64_t row_count;     // any
   int64_t vector_count;  // >= 1

@@ -60,12 +60,16 @@ def granular_scores(dtype: torch.dtype) -> list[Sample]:
     for min_max in (False, True):
         name = "min_max" if min_max else "cosine"
         plain = granular_inputs(3, 3, 37, 70, [[0, 4, 36], [], list(range(37))], dtype)
+        long = granular_inputs(
+            2, 2, 300, 16, [list(range(0, 300, 3)), list(range(100, 200))], dtype
+        )
         zero = granular_inputs(2, 2, 6, 5, [[1], [0, 5]], dtype)
         for tensor in zero[:4]:
             tensor[0].zero_()
         samples += [
             Sample(name, (*plain, min_max, 0.5, 0.5)),
             Sample(f"{name}, aware only", (*plain, min_max, 0.0, 1.0)),
+            Sample(f"{name}, several blocks", (*long, min_max, 0.5, 0.5)),
             Sample(
                 f"{name}, not contiguous",
                 (*(strided(tensor) for tensor in plain), min_max, 0.5, 0.5),
