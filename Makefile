@@ -20,7 +20,7 @@ RUN := tools/part
 CPP_SOURCES = $(shell git ls-files 'cpp/*.cpp' 'cpp/*.h' 'cpp/*.cu' 'cpp/*.cuh')
 BUILD_INPUTS := CMakeLists.txt pyproject.toml $(wildcard cmake/*) $(shell find cpp -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: help setup demo test test-python test-cpp test-slow lint format cuda-check asan compat bench clean
+.PHONY: help setup demo test test-python test-cpp test-slow lint format cuda-check compat clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  \1\t/' | expand -t 16
