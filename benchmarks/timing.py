@@ -98,7 +98,8 @@ def main(title: str, comparisons: Callable[[], list[Comparison]], script: str) -
         f"{cpu_name()}, {os.cpu_count()} cores, kernels: {config['cpu_isa']}; "
         f"Python {platform.python_version()}, torch {torch.__version__}, NumPy {numpy.__version__}, "
         f"{config['compiler']} {config['build_type']}. "
-        "Medians of runs that take turns; ratios are to the first line of each comparison.",
+        "Medians of runs that take turns; ratios are to the first line of each comparison. "
+        "On a busy machine threads that wait for each other inflate the table of two threads.",
         "",
         f"    python {relative} --out {arguments.out or 'FILE'}",
     ]

@@ -230,9 +230,6 @@ def comparisons() -> list[Comparison]:
         Comparison(
             "frame scores",
             {
-                "reading the inputs once (dot product of each with itself)": lambda: [
-                    torch.dot(x, x) for x in flat
-                ],
                 "reading the inputs once (torch.sum)": lambda: [x.sum() for x in flat],
                 "vmr": lambda: ops.granular_scores(*tensors),
                 "PyTorch, folded": lambda: torch_folded(*tensors[:5], splits),
