@@ -15,6 +15,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -35,7 +36,7 @@ _TABLES = """
 CREATE TABLE IF NOT EXISTS entries (
   key TEXT PRIMARY KEY, video TEXT NOT NULL, kind TEXT NOT NULL, model TEXT NOT NULL,
   size INTEGER NOT NULL, used REAL NOT NULL, data BLOB NOT NULL);
-CREATE INDEX IF NOT EXISTS entries_used ON entries (used);
+CREATE INDEX IF NOT EXISTS entries_used ON entries (used, size);
 CREATE TABLE IF NOT EXISTS files (identity TEXT PRIMARY KEY, digest TEXT NOT NULL, used REAL NOT NULL);
 """
 
@@ -111,7 +112,6 @@ class Cache:
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._writable = True
-        self._size = 0  # of the entries, as last seen; other processes may have added since
 
     # ---- entries ------------------------------------------------------------------------------------
 
@@ -125,9 +125,13 @@ class Cache:
             if row is None:
                 return None
             if self._writable:
-                connection.execute(
-                    "UPDATE entries SET used = ? WHERE key = ?", (time.time(), key.text())
-                )
+                # Whoever is writing now will not hold us up: it is only the order of eviction.
+                with suppress(sqlite3.Error):
+                    connection.execute("PRAGMA busy_timeout = 0")
+                    connection.execute(
+                        "UPDATE entries SET used = ? WHERE key = ?", (time.time(), key.text())
+                    )
+                connection.execute(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000:.0f}")
             return bytes(row[0])
 
         data = self._attempt(read)
@@ -152,24 +156,21 @@ class Cache:
                     "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)",
                     (key.text(), key.video, key.kind, key.model, len(data), time.time(), data),
                 )
-                self._size += len(data)
-                if self._size > self.limit:
-                    self._evict(connection)
+                self._evict(connection)
 
         self._attempt(write)
 
     def _evict(self, connection: sqlite3.Connection) -> None:
-        # A tenth is freed at once, so that a full cache does not evict at every write.
-        self._size = _total(connection)
-        if self._size <= self.limit:
+        held = connection.execute("SELECT COALESCE(SUM(size), 0) FROM entries").fetchone()[0]
+        if held <= self.limit:
             return
-        for key, size in connection.execute(
-            "SELECT key, size FROM entries ORDER BY used"
-        ).fetchall():
-            if self._size <= 0.9 * self.limit:
+        # A tenth is freed at once, so that a full cache does not evict at every write.
+        oldest = connection.execute("SELECT key, size FROM entries ORDER BY used").fetchall()
+        for key, size in oldest:
+            if held <= 0.9 * self.limit:
                 break
             connection.execute("DELETE FROM entries WHERE key = ?", (key,))
-            self._size -= size
+            held -= size
 
     # ---- content ------------------------------------------------------------------------------------
 
@@ -249,7 +250,6 @@ class Cache:
                             "DELETE FROM entries WHERE video = ?", (video,)
                         ).rowcount
                 connection.execute("VACUUM")
-                self._size = _total(connection)
         except (sqlite3.Error, OSError) as error:
             raise CacheError(f"{self.path}: could not be cleared: {error}") from error
         return count
@@ -271,7 +271,7 @@ class Cache:
             except (sqlite3.Error, OSError) as error:
                 if _is_broken(error):
                     self._set_aside(error)
-                elif self._writable:
+                elif self._writable and not _is_busy(error):
                     self._writable = False
                     warnings.warn(
                         f"{self.path}: the cache cannot be written ({error}), so this run keeps "
@@ -294,7 +294,6 @@ class Cache:
                 # A power cut may lose the last entries, never the file.
                 connection.execute("PRAGMA synchronous = NORMAL")
                 connection.executescript(_TABLES)
-                self._size = _total(connection)
             except BaseException:
                 connection.close()
                 raise
@@ -317,8 +316,9 @@ class Cache:
         )
 
 
-def _total(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("SELECT COALESCE(SUM(size), 0) FROM entries").fetchone()[0])
+def _is_busy(error: Exception) -> bool:
+    """Whether another process held the file too long; the next call may go well."""
+    return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
 
 
 def _is_broken(error: Exception) -> bool:

@@ -8,7 +8,7 @@ goes on where it stopped, and a change of captioner costs no new features.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 
 from vmr.backends.base import Captioner, Encoder, SentenceEncoder
 from vmr.cache import Arrays, Cache, Key, pack_texts, unpack_texts
-from vmr.errors import BackendError, VmrWarning
+from vmr.errors import BackendError, VideoError, VmrWarning
 from vmr.progress import Progress, Stopwatch
 from vmr.video import Frames, VideoInfo, probe, sample_times, stream
 
 CHUNK = 64
 """Frames that are computed and kept together."""
+
+_DERIVED = "derived/"  # marks what backends computed on the way, in an entry of the cache
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,14 +59,8 @@ class DescribedVideo:
 
     def frames(self, indices: NDArray[np.int64], short_side: int) -> Frames:
         """Some of the frames again, decoded only if somebody looks at their pixels."""
-        times = self.times[indices]
-
-        def load() -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-            (found,) = stream(self.info.path, times, batch=len(times), short_side=short_side)
-            return found.pixels, found.shown
-
         derived = {name: rows[indices] for name, rows in self.derived.items()}
-        return Frames(times, load, derived=derived, video=self.info.path.name)
+        return _frames_again(self.info, self.times[indices], derived, short_side)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,29 +90,41 @@ class Describer:
         with watch.stage("read content"):
             digest = self.cache.digest(path) if self.cache is not None else ""
         grid = sample_times(info.duration, self.every)
-        chunks: dict[int, Arrays] = {}
-        missing: list[int] = []
+        kept: dict[int, dict[str, Arrays]] = {}
         with watch.stage("cache"):
             for start in range(0, len(grid), CHUNK):
-                chunk = self._kept(digest, start)
-                if chunk is None:
-                    missing.append(start)
-                    continue
-                chunks[start] = chunk
-                if len(chunk["times"]) < min(CHUNK, len(grid) - start):
+                kept[start] = self._kept(digest, start)
+                known = kept[start].get("features") or kept[start].get("captions")
+                if known is not None and len(known["times"]) < len(grid[start : start + CHUNK]):
                     break  # the file ends here, whatever its header claims
-        done = sum(len(chunk["times"]) for chunk in chunks.values())
-        progress("frames", done, len(grid))
-        for start, chunk in self._compute(path, digest, grid, missing, watch):
-            chunks[start] = chunk
-            done += len(chunk["times"])
-            progress("frames", done, len(grid))
+        # Where the features are known, pixels are decoded only if a captioner looks at them.
+        unseen = [start for start, products in kept.items() if "features" not in products]
+        chunks: dict[int, Arrays] = {}
+        done = 0
+        for start, products in kept.items():
+            if "features" in products:
+                frames = self._known_frames(info, products)
+                chunks[start] = self._finish(digest, start, frames, products, watch)
+                done += len(frames)
+                progress("frames", done, len(grid))
+        streamed = 0
+        for start, frames in self._stream(info, grid, unseen, watch):
+            chunks[start] = self._finish(digest, start, frames, kept[start], watch)
+            streamed += len(frames)
+            progress("frames", done + streamed, len(grid))
         parts = [chunks[start] for start in sorted(chunks)]
-        return self._join(info, digest, len(grid), parts, warn=not missing)
+        # A stream that ends early says so itself.
+        told = streamed < sum(len(grid[start : start + CHUNK]) for start in unseen)
+        return self._join(info, digest, len(grid), parts, warn=not told)
 
     def _join(
         self, info: VideoInfo, digest: str, expected: int, parts: list[Arrays], *, warn: bool
     ) -> DescribedVideo:
+        if not parts:
+            raise VideoError(
+                f"{info.path}: expected a frame at one of the {expected} sampled times, got none: "
+                f"the file ends before the first; sample more often than every {self.every:g} s"
+            )
         captions = [text for part in parts for text in unpack_texts(part["captions"])]
         times = np.concatenate([part["times"] for part in parts]).astype(np.float64)
         if warn and len(times) < expected:
@@ -140,9 +148,9 @@ class Describer:
             captions=captions,
             caption_vectors=_rows(parts, "vectors"),
             derived={
-                name.removeprefix("derived/"): np.concatenate([part[name] for part in parts])
+                name.removeprefix(_DERIVED): np.concatenate([part[name] for part in parts])
                 for name in parts[0]
-                if name.startswith("derived/") and all(name in part for part in parts)
+                if name.startswith(_DERIVED) and all(name in part for part in parts)
             },
         )
 
@@ -157,30 +165,35 @@ class Describer:
             "vectors": Key(digest, "caption vectors", voice, place),
         }
 
-    def _kept(self, digest: str, start: int) -> Arrays | None:
+    def _kept(self, digest: str, start: int) -> dict[str, Arrays]:
+        """The products of a chunk that the cache has."""
         if self.cache is None:
-            return None
-        chunk: dict[str, NDArray[np.generic]] = {}
-        for key in self._keys(digest, start).values():
-            arrays = self.cache.get(key)
-            if arrays is None:
-                return None
-            chunk.update(arrays)
-        return chunk
+            return {}
+        found = {name: self.cache.get(key) for name, key in self._keys(digest, start).items()}
+        return {name: arrays for name, arrays in found.items() if arrays is not None}
 
-    def _compute(
+    def _known_frames(self, info: VideoInfo, products: Mapping[str, Arrays]) -> Frames:
+        times = products["features"]["times"].astype(np.float64)
+        derived = {
+            name.removeprefix(_DERIVED): rows
+            for arrays in products.values()
+            for name, rows in arrays.items()
+            if name.startswith(_DERIVED)
+        }
+        return _frames_again(info, times, derived, self.captioner.short_side)
+
+    def _stream(
         self,
-        path: Path,
-        digest: str,
+        info: VideoInfo,
         grid: NDArray[np.float64],
         starts: Sequence[int],
         watch: Stopwatch,
-    ) -> Iterator[tuple[int, Arrays]]:
+    ) -> Iterator[tuple[int, Frames]]:
         if not starts:
             return
         times = np.concatenate([grid[start : start + CHUNK] for start in starts])
         short_side = max(self.encoder.short_side, self.captioner.short_side)
-        batches = stream(path, times, batch=CHUNK, short_side=short_side)
+        batches = stream(info.path, times, batch=CHUNK, short_side=short_side)
         remaining = iter(starts)
         while True:
             # The decoder runs ahead in its own thread: this is the time the models wait for it.
@@ -188,28 +201,55 @@ class Describer:
                 frames = next(batches, None)
             if frames is None:
                 return
-            start = next(remaining)
-            yield start, self._chunk(digest, start, frames, watch)
+            yield next(remaining), frames
 
-    def _chunk(self, digest: str, start: int, frames: Frames, watch: Stopwatch) -> Arrays:
-        keys = self._keys(digest, start)
-        with watch.stage("encode frames"):
-            features = self.encoder.encode_frames(frames)
-        with watch.stage("caption frames"):
-            captions = checked_captions(self.captioner, frames, self.captioner.caption)
-        with watch.stage("embed captions"):
-            vectors = embed_captions(self.sentence_encoder, captions)
-        derived = {f"derived/{name}": rows for name, rows in frames.derived.items()}
-        products: dict[str, dict[str, NDArray[np.generic]]] = {
-            "features": {"times": frames.times, "features": features},
-            "captions": {"captions": pack_texts(captions), **derived},
-            "vectors": {"vectors": vectors},
-        }
-        with watch.stage("cache"):
-            if self.cache is not None:
-                for name, arrays in products.items():
-                    self.cache.put(keys[name], arrays)
-        return {name: array for arrays in products.values() for name, array in arrays.items()}
+    def _finish(
+        self,
+        digest: str,
+        start: int,
+        frames: Frames,
+        kept: Mapping[str, Arrays],
+        watch: Stopwatch,
+    ) -> Arrays:
+        """All products of a chunk: those that are kept, and the others computed and kept."""
+        products = dict(kept)
+
+        def add(name: str, arrays: Arrays) -> None:
+            derived = {f"{_DERIVED}{key}": rows for key, rows in frames.derived.items()}
+            products[name] = {"times": frames.times, **arrays, **derived}
+            with watch.stage("cache"):
+                if self.cache is not None:
+                    self.cache.put(self._keys(digest, start)[name], products[name])
+
+        if "features" not in products:
+            with watch.stage("encode frames"):
+                features = self.encoder.encode_frames(frames)
+            add("features", {"features": features})
+        if "captions" not in products:
+            with watch.stage("caption frames"):
+                captions = checked_captions(self.captioner, frames, self.captioner.caption)
+            add("captions", {"captions": pack_texts(captions)})
+        if "vectors" not in products:
+            with watch.stage("embed captions"):
+                texts = unpack_texts(products["captions"]["captions"])
+                vectors = embed_captions(self.sentence_encoder, texts)
+            add("vectors", {"vectors": vectors})
+        return {name: rows for arrays in products.values() for name, rows in arrays.items()}
+
+
+def _frames_again(
+    info: VideoInfo,
+    times: NDArray[np.float64],
+    derived: Mapping[str, NDArray[np.generic]],
+    short_side: int,
+) -> Frames:
+    """Frames of a video once more, decoded only if somebody looks at their pixels."""
+
+    def load() -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+        (found,) = stream(info.path, times, batch=len(times), short_side=short_side)
+        return found.pixels, found.shown
+
+    return Frames(times, load, derived=dict(derived), video=info.path.name)
 
 
 def checked_captions(
@@ -217,6 +257,10 @@ def checked_captions(
 ) -> list[str]:
     """A captioner's answer, stripped; a :class:`BackendError` where it is not a text a frame."""
     captions = speak(frames)
+    if not isinstance(captions, list) or not all(isinstance(text, str) for text in captions):
+        raise BackendError(
+            f"captioner {captioner.name}: expected a list of texts, got {captions!r:.100}"
+        )
     if len(captions) != len(frames.times):
         raise BackendError(
             f"captioner {captioner.name}: expected {len(frames.times)} captions, one a frame, "
