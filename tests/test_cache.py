@@ -183,6 +183,28 @@ def test_a_kill_in_mid_write_leaves_whole_entries(tmp_path: Path) -> None:
     assert cache.get(key("after")) is not None
 
 
+def test_the_bound_holds_for_two_that_write(tmp_path: Path) -> None:
+    caches = [Cache(tmp_path, limit=20_000), Cache(tmp_path, limit=20_000)]
+    for place in range(40):
+        caches[place % 2].put(key(place), block(1))
+    assert sum(summary.size for summary in caches[0].summaries()) <= 20_000
+
+
+def test_a_reader_is_not_held_up_by_a_writer(tmp_path: Path) -> None:
+    reader, writer = Cache(tmp_path), Cache(tmp_path)
+    writer.put(key(1), block(1))
+    assert writer._connection is not None
+    writer._connection.execute("BEGIN IMMEDIATE")
+    begin = time.monotonic()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert reader.get(key(1)) is not None
+    assert time.monotonic() - begin < 20  # not the time a writer would be waited for
+    writer._connection.execute("ROLLBACK")
+    reader.put(key(2), block(2))
+    assert writer.get(key(2)) is not None
+
+
 @pytest.mark.parametrize("limit", ["-1", "0", "2GB", ""])
 def test_bad_limit(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VMR_CACHE_LIMIT", limit)

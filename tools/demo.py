@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from vmr.backends.packages import demo_video
@@ -23,6 +24,7 @@ def main() -> None:
         command += ["-q", query]
     command += ["--out", str(OUT), "--overwrite"]
     print("$ vmr", *(f'"{part}"' if " " in part else part for part in command[3:]), flush=True)
+    begin = time.time()
     subprocess.run(command, check=True)
     document = json.loads((OUT / "results.json").read_text(encoding="utf-8"))
     for result in document["results"]:
@@ -41,7 +43,7 @@ def main() -> None:
         print(f"\n{query}: {best['start']:.1f} s to {best['end']:.1f} s")
         print(f"  rewritten as: {'; '.join(rewrites.values())}")
         print(f"  what it saw:  {aware[0]['caption']} (at {aware[0]['time']:.1f} s)")
-    print("\nPictures:", *(str(path) for path in sorted(OUT.glob("*.png"))))
+    print("\nPictures:", *(p for p in sorted(OUT.glob("*.png")) if p.stat().st_mtime >= begin))
 
 
 if __name__ == "__main__":

@@ -289,11 +289,13 @@ class Cache:
                 self.path, timeout=_BUSY_SECONDS, check_same_thread=False, isolation_level=None
             )
             try:
-                connection.execute("PRAGMA auto_vacuum = FULL")
-                connection.execute("PRAGMA journal_mode = WAL")
                 # A power cut may lose the last entries, never the file.
                 connection.execute("PRAGMA synchronous = NORMAL")
-                connection.executescript(_TABLES)
+                if connection.execute("PRAGMA user_version").fetchone()[0] != _LAYOUT:
+                    connection.execute("PRAGMA auto_vacuum = FULL")
+                    connection.execute("PRAGMA journal_mode = WAL")
+                    connection.executescript(_TABLES)
+                    connection.execute(f"PRAGMA user_version = {_LAYOUT}")
             except BaseException:
                 connection.close()
                 raise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import importlib.util
 import platform
 from dataclasses import dataclass
 from typing import Any
@@ -94,22 +93,33 @@ def _torch(built_with: str) -> Finding:
 def _cuda(build: dict[str, str]) -> Finding:
     if build["cuda"]:
         return Finding("cuda kernels", f"CUDA {build['cuda']} for {build['cuda_architectures']}")
-    import torch
-
+    try:
+        import torch
+    except ImportError as error:
+        return Finding("cuda kernels", f"not built, and torch cannot be imported ({error})")
     if not torch.cuda.is_available():
         return Finding("cuda kernels", "not built, and torch sees no GPU")
     return Finding(
         "cuda kernels",
         "not built, though torch sees a GPU: tensors on it run the slower PyTorch reference",
-        f"install the CUDA toolkit {torch.version.cuda} and build vmr again, "
+        f"put nvcc of the CUDA toolkit {torch.version.cuda} on the path and build vmr again, "
         "`pip install --no-build-isolation .`",
     )
 
 
 def _video(built_with: str) -> Finding:
-    if built_with and importlib.util.find_spec("vmr._video") is not None:
-        return Finding("video", f"C++ reader on OpenCV {built_with}")
-    if importlib.util.find_spec("cv2") is not None:
-        version = importlib.metadata.version("opencv-python-headless")
-        return Finding("video", f"opencv-python-headless {version}")
-    return Finding("video", "no reader", "pip install opencv-python-headless", required=True)
+    # Looked for by importing them: a library that they need may have gone.
+    problem = ""
+    if built_with:
+        try:
+            importlib.import_module("vmr._video")
+        except ImportError as error:
+            problem = f"; the C++ reader cannot be loaded ({error})"
+        else:
+            return Finding("video", f"C++ reader on OpenCV {built_with}")
+    try:
+        cv2 = importlib.import_module("cv2")
+    except ImportError as error:
+        state = f"no reader ({error}){problem}"
+        return Finding("video", state, "pip install opencv-python-headless", required=True)
+    return Finding("video", f"OpenCV's Python package {cv2.__version__}{problem}")

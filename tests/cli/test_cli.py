@@ -216,6 +216,22 @@ class TestRetrieve:
         assert "bikes.mp4" in run.stdout
         assert "score" in run.stdout
 
+    def test_out_is_written_when_nobody_reads_stdout(
+        self, run: subprocess.CompletedProcess[str], models_cache: Path, tmp_path: Path
+    ) -> None:
+        command = [sys.executable, "-m", "vmr", "retrieve", demo_video(), *ASKED, "--out", tmp_path]
+        with subprocess.Popen(
+            list(map(str, command)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "VMR_CACHE_DIR": str(models_cache)},
+        ) as piped:
+            assert piped.stdout is not None
+            piped.stdout.close()
+            assert piped.wait(120) == 0
+        assert json.loads((tmp_path / "results.json").read_text())["results"]
+        assert len(list(tmp_path.glob("*.png"))) == 2
+
     def test_ctrl_c_is_130(self, tmp_path: Path) -> None:
         command = [sys.executable, "-m", "vmr", "retrieve", str(demo_video()), "-q", "a bicycle"]
         with subprocess.Popen(
@@ -235,6 +251,25 @@ class TestRetrieve:
             assert run.wait(30) == 130
         assert "interrupted" in rest
         assert "Traceback" not in rest
+
+
+def test_two_videos_of_one_name_do_not_go_into_one_recording(
+    colour_video: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / colour_video.name
+    copy.write_bytes(colour_video.read_bytes())
+    run = vmr("retrieve", colour_video, copy, "-q", "red", "--out", tmp_path / "out")
+    assert run.returncode == 3
+    assert "different file names" in run.stderr
+
+
+def test_a_file_name_that_is_not_utf8_is_4(colour_video: Path, tmp_path: Path) -> None:
+    odd = os.fsencode(tmp_path) + b"/caf\xe9.mp4"
+    with open(odd, "wb") as file:
+        file.write(colour_video.read_bytes())
+    run = vmr("retrieve", os.fsdecode(odd), "-q", "red")
+    assert run.returncode == 4
+    assert "expected a file name in UTF-8" in run.stderr
 
 
 def test_cache_list_and_clear(colour_video: Path, own_cache: Path) -> None:

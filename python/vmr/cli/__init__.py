@@ -53,10 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"vmr: error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print(
-            "vmr: interrupted; what was computed is in the cache, and the same command goes on there",
-            file=sys.stderr,
+        # Of what runs long only a retrieval without a cache begins anew.
+        kept = (
+            ""
+            if getattr(options, "no_cache", True)
+            else ("; what was computed is in the cache, and the same command goes on there")
         )
+        print(f"vmr: interrupted{kept}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader of our output has gone; nothing is left to say to it.

@@ -65,6 +65,7 @@ def run(options: argparse.Namespace) -> int:
 
     if options.out is not None:
         _claim(options.out, overwrite=options.overwrite)
+        _check_names(options.videos)
     videos, code = _readable(options.videos)
     if not videos:
         return code
@@ -74,31 +75,35 @@ def run(options: argparse.Namespace) -> int:
     )
     print(f"vmr: granalign on {chosen}", file=sys.stderr)
     from vmr.cli import progress
+    from vmr.cli.common import say
     from vmr.results import Results
 
     results = Results(backends=retriever.backends)
-    for video in videos:
-        try:
-            with progress.shown(Path(video).name) as show:
-                found = retriever.retrieve(
-                    video, options.queries, top_k=options.top_k, progress=show
-                )
-        except InputError:
-            raise  # the queries are the same for every video
-        except VmrError as error:
-            print(f"vmr: error: {error}", file=sys.stderr)
-            code = error.exit_code
-            continue
-        results.extend(found)
-        for stage, seconds in found.timings.items():
-            results.timings[stage] = results.timings.get(stage, 0.0) + seconds
-        if not options.json:
-            for result in found:
-                _print_table(result)
+    try:
+        for video in videos:
+            try:
+                with progress.shown(Path(video).name) as show:
+                    found = retriever.retrieve(
+                        video, options.queries, top_k=options.top_k, progress=show
+                    )
+            except InputError:
+                raise  # the queries are the same for every video
+            except VmrError as error:
+                print(f"vmr: error: {error}", file=sys.stderr)
+                code = error.exit_code
+                continue
+            results.extend(found)
+            for stage, seconds in found.timings.items():
+                results.timings[stage] = results.timings.get(stage, 0.0) + seconds
+            if not options.json:
+                for result in found:
+                    say(_table(result))
+    finally:
+        # What was found is written whatever stops the run.
+        if options.out is not None and results:
+            _write(options.out, results, retriever)
     if options.json:
-        print(results.to_json())
-    if options.out is not None and results:
-        _write(options.out, results, retriever)
+        say(results.to_json())
     return code
 
 
@@ -158,14 +163,21 @@ def _parameters(texts: list[str]) -> dict[str, Any]:
     return parameters
 
 
-def _print_table(result: Result) -> None:
+def _table(result: Result) -> str:
+    """A result as a person reads it on the terminal."""
+    import io
+
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     from vmr.moments import clock
 
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    terminal = sys.stdout.isatty()
+    text = io.StringIO()
+    console = Console(
+        file=text, force_terminal=terminal, width=None if terminal else 120, highlight=False
+    )
     console.print(f"[bold]{escape(result.query)}[/bold]", soft_wrap=True)
     console.print(escape(f"{result.video} ({clock(result.duration)})"), soft_wrap=True)
     if not result.moments:
@@ -177,7 +189,7 @@ def _print_table(result: Result) -> None:
         for rank, moment in enumerate(result.moments, 1):
             table.add_row(str(rank), clock(moment.start), clock(moment.end), f"{moment.score:.3f}")
         console.print(table)
-    console.print()
+    return text.getvalue()
 
 
 # ---- --out --------------------------------------------------------------------------------------------
@@ -195,6 +207,20 @@ def _claim(folder: Path, *, overwrite: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CacheError(f"--out: {folder}: cannot be made: {error.strerror}") from error
+
+
+def _check_names(videos: list[str]) -> None:
+    """A recording knows videos by their file names, so two of one name would be mixed up."""
+    from vmr.errors import InputError
+
+    paths: dict[str, Path] = {}
+    for path in map(Path, videos):
+        other = paths.setdefault(path.name, path)
+        if other.absolute() != path.absolute():
+            raise InputError(
+                f"--out: expected videos of different file names, got {other} and {path}; "
+                "recording.jsonl could not tell them apart"
+            )
 
 
 def _write(folder: Path, results: Results, retriever: GranAlign) -> None:

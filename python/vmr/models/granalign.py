@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from vmr import backends, ops
 from vmr.backends.base import Captioner, Encoder, Rewrite, Rewriter, SentenceEncoder
 from vmr.backends.recorded import Recorder
+from vmr.backends.rewriting import clean_rewrite
 from vmr.cache import Cache, Key, pack_texts, unpack_texts
 from vmr.errors import BackendError, InputError, VmrWarning
 from vmr.features import CHUNK, DescribedVideo, Describer, checked_captions, embed_captions
@@ -148,8 +149,8 @@ class GranAlign:
 
     Raises:
         InputError: For an unknown parameter, a value out of its range or an unknown backend.
-        BackendError: Where a model is not installed. A missing rewriter is only a warning: the query
-            then goes unrewritten.
+        BackendError: Where a model is not installed. Where the embedded rewriter is missing or fails,
+            that is only a warning: queries then go unrewritten.
     """
 
     def __init__(
@@ -172,21 +173,17 @@ class GranAlign:
         self.encoder = backends.load_encoder(encoder)
         self.sentence_encoder = backends.load_sentence_encoder(sentence_encoder)
         self.captioner = backends.load_captioner(captioner)
-        self.rewriter = self._rewriter(rewriter)
+        # Without the default's language model queries go unrewritten; what a user names must be there.
+        self._needs_rewriter = rewriter != "embedded"
+        self.rewriter: Rewriter | None = None
+        try:
+            self.rewriter = backends.load_rewriter(rewriter)
+        except BackendError as error:
+            if self._needs_rewriter:
+                raise
+            _warn_unrewritten(error)
         self.cache = Cache() if cache == "default" else cache
         self.recording = Recorder()
-
-    @staticmethod
-    def _rewriter(rewriter: str | Rewriter) -> Rewriter | None:
-        try:
-            return backends.load_rewriter(rewriter)
-        except BackendError as error:
-            warnings.warn(
-                f"no language model for rewriting, so queries go unrewritten ({error})",
-                VmrWarning,
-                stacklevel=4,
-            )
-            return None
 
     @property
     def backends(self) -> dict[str, str]:
@@ -230,15 +227,15 @@ class GranAlign:
             self.encoder, self.captioner, self.sentence_encoder, self.cache, self.config.every
         )
         with torch.inference_mode():
+            # Rewritten first: what is wrong with the queries shows before the long work.
+            with watch.stage("rewrite queries"):
+                rewritten = [self._rewrite(query) for query in sentences]
             described = describer.describe(Path(video), progress=progress, watch=watch)
             name = described.info.path.name
             self.recording.add_captions(name, described.times.tolist(), described.captions)
-            rewritten: list[_Rewritten] = []
             aware: list[_Aware] = []
             for place, query in enumerate(sentences):
                 progress("queries", place, len(sentences))
-                with watch.stage("rewrite queries"):
-                    rewritten.append(self._rewrite(query))
                 with watch.stage("query-aware captions"):
                     aware.append(self._aware(described, query))
             progress("queries", len(sentences), len(sentences))
@@ -268,15 +265,23 @@ class GranAlign:
     def _rewrite(self, query: str) -> _Rewritten:
         forms = {self.config.agnostic_query, self.config.aware_query}
         if self.rewriter is None or not forms & {"simplified", "detailed"}:
-            return _Rewritten(query, [query], [query], [])
-        raw = self._raw_rewrites(self.rewriter, query)
+            return self._unrewritten(query)
+        try:
+            raw = self._raw_rewrites(self.rewriter, query)
+        except BackendError as error:
+            if self._needs_rewriter:
+                raise
+            self.rewriter = None
+            _warn_unrewritten(error)
+            return self._unrewritten(query)
         self.recording.add_rewrites(query, raw)
-        texts = [rewrite.simple for rewrite in raw] + [rewrite.detailed for rewrite in raw]
+        answers = [rewrite.simple for rewrite in raw] + [rewrite.detailed for rewrite in raw]
+        texts = [clean_rewrite(answer) for answer in answers]
         vectors = embed_captions(self.sentence_encoder, [query, *texts])
         intent = vectors[1:] @ vectors[0]
         kept: list[str] = []
         dropped: list[dict[str, str]] = []
-        for text, similarity in zip(texts, intent, strict=True):
+        for answer, text, similarity in zip(answers, texts, intent, strict=True):
             if text and similarity >= self.config.min_intent:
                 kept.append(text)
                 continue
@@ -285,9 +290,13 @@ class GranAlign:
                 if text
                 else "no answer, or talk around it"
             )
-            dropped.append({"text": text, "reason": reason})
+            dropped.append({"text": answer, "reason": reason})
             kept.append(query)
         return _Rewritten(query, kept[: len(raw)], kept[len(raw) :], dropped)
+
+    def _unrewritten(self, query: str) -> _Rewritten:
+        same = [query] * self.config.pairs
+        return _Rewritten(query, same, same, [])
 
     def _raw_rewrites(self, rewriter: Rewriter, query: str) -> list[Rewrite]:
         pairs = self.config.pairs
@@ -396,6 +405,8 @@ class GranAlign:
             length_weight=config.length_weight,
             length_normalization=config.length_normalization,
         )
+        most = int(counts.max())
+        spans, values = spans[:, :most], values[:, :most]
         seconds = torch.stack([spans[..., 0], spans[..., 1] + 1], dim=-1).double() * config.every
         seconds.clamp_(max=described.duration)
         kept, kept_counts = ops.span_nms(
@@ -412,6 +423,14 @@ class GranAlign:
             )
             for query in range(len(scores))
         ]
+
+
+def _warn_unrewritten(error: BackendError) -> None:
+    warnings.warn(
+        f"no language model for rewriting, so queries go unrewritten ({error})",
+        VmrWarning,
+        stacklevel=3,
+    )
 
 
 def _checked_queries(queries: str | Sequence[str]) -> list[str]:

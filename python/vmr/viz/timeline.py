@@ -78,7 +78,7 @@ def timeline(result: Result) -> Figure:
     axes.set_xlabel("time in s")
     axes.set_ylabel("frame score")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(_shortened(result.query), fontsize=11)
+    figure.suptitle(_shortened(result.query), fontsize=11, parse_math=False)
     return figure
 
 
