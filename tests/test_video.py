@@ -512,6 +512,15 @@ def test_odd_names(
     assert probe(name).path == Path(name)
 
 
+@pytest.mark.parametrize(("knows", "expected"), [(True, "vmr._video"), (False, "cv2")])
+def test_an_old_opencv_is_the_second_choice(
+    monkeypatch: pytest.MonkeyPatch, knows: bool, expected: str
+) -> None:
+    module = pytest.importorskip("vmr._video", exc_type=ImportError)
+    monkeypatch.setattr(module, "knows_last_times", knows)
+    assert readers.chosen()[0].__name__ == expected
+
+
 def test_without_any_reader(made: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readers, "READERS", {"vmr._absent": readers.compiled})
     with pytest.raises(VideoError, match="pip install opencv-python-headless"):

@@ -13,6 +13,7 @@ vmr's environment (torchcodec 0.11.1 is the newest that runs beside a torch with
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import importlib.metadata
 import json
@@ -78,10 +79,10 @@ def read_vmr_small(path: Path, seconds: int) -> int:
     return read_vmr(path, seconds, 224)
 
 
-def read_vmr_package(path: Path, seconds: int) -> int:
+def read_vmr_compiled(path: Path, seconds: int) -> int:
     from vmr.video import readers
 
-    del readers.READERS["vmr._video"]
+    del readers.READERS["cv2"]
     return read_vmr(path, seconds)
 
 
@@ -138,9 +139,9 @@ def read_torchcodec(path: Path, seconds: int) -> int:
 
 
 READERS: dict[str, tuple[Callable[[Path, int], int], tuple[str, ...]]] = {
-    "vmr": (read_vmr, ("vmr", "vmr._video")),
-    "vmr, frames scaled to 224": (read_vmr_small, ("vmr", "vmr._video")),
-    "vmr on opencv-python-headless": (read_vmr_package, ("vmr", "cv2")),
+    "vmr": (read_vmr, ("vmr.video", "cv2")),
+    "vmr, frames scaled to 224": (read_vmr_small, ("vmr.video", "cv2")),
+    "vmr on its C++ reader alone": (read_vmr_compiled, ("vmr.video", "vmr._video")),
     "ffmpeg -vf fps=1, a pipe": (read_ffmpeg, ()),
     "OpenCV loop (grab, retrieve)": (read_opencv, ("cv2",)),
     "PyAV": (read_pyav, ("av",)),
@@ -212,9 +213,11 @@ def versions() -> str:
             continue
     said = subprocess.run(["ffmpeg", "-version"], capture_output=True, text=True, check=True).stdout
     found.append(" ".join(said.split()[:3]))
-    for module, _ in readers.readers():
-        if module.__name__ == "vmr._video":
-            found.append(f"vmr._video on OpenCV {module.opencv_version}")
+    with contextlib.suppress(ImportError):
+        from vmr import _video
+
+        found.append(f"vmr._video on OpenCV {_video.opencv_version}")
+    found.append(f"vmr chose {readers.chosen()[0].__name__}")
     return ", ".join(found)
 
 

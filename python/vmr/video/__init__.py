@@ -1,7 +1,8 @@
 """Video -> frames: facts about a file, and frames at given times, in bounded memory.
 
 Videos are decoded by FFmpeg through OpenCV, either by the compiled module ``vmr._video`` or, where the
-build has none, by the package opencv-python-headless. Both give the same frames and the same times.
+build has none or one on an OpenCV before 4.7, by the package opencv-python-headless. Both give the same
+frames and the same times.
 
 All times are seconds of presentation time from the first frame of the video, so that time stamps that
 do not start at 0 and variable frame rates give right times. The frame *at* a time t is the one a player

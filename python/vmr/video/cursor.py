@@ -36,23 +36,18 @@ class Cursor:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.stopped = threading.Event()
-        for module, opens in readers.readers():
-            self._open = opens
-            self._reader = readers.opened(opens, path)
-            self._origin = self._reader.grab_past(-math.inf, 1)[0]  # on the reader's clock
-            if math.isnan(self._origin):
-                raise VideoError(
-                    f"{path}: expected a video, got a file with a video stream of which not one "
-                    "frame can be decoded"
-                )
-            self._now = 0.0  # time of the frame grabbed last; inf at the end
-            self._held: tuple[float, NDArray[np.uint8]] | None = None  # the frame before that one
-            self._sought = False
-            self.info, self._seekable, constant = self._facts(module)
-            # Before 4.7 OpenCV does not tell the times of the last frames (opencv#22141), so they are
-            # taken to follow at the nominal rate: another reader is better where that may be wrong.
-            if constant or getattr(module, "knows_last_times", True):
-                break
+        module, self._open = readers.chosen()
+        self._reader = readers.opened(self._open, path)
+        self._origin = self._reader.grab_past(-math.inf, 1)[0]  # on the reader's clock
+        if math.isnan(self._origin):
+            raise VideoError(
+                f"{path}: expected a video, got a file with a video stream of which not one frame "
+                "can be decoded"
+            )
+        self._now = 0.0  # time of the frame grabbed last; inf at the end
+        self._held: tuple[float, NDArray[np.uint8]] | None = None  # the frame before that one
+        self._sought = False
+        self.info, self._seekable = self._facts(module)
         self.reached = 0.0  # time of the last frame, once that is known
         self.end = math.inf  # a time from which on nothing is shown any more
         self._gap = 1.05 / self.info.frame_rate  # time stamps may be rounded to milliseconds
@@ -60,8 +55,8 @@ class Cursor:
         if not self._steady:
             self._gap = max(0.25, 4 * self._gap)
 
-    def _facts(self, module: types.ModuleType) -> tuple[VideoInfo, float, bool]:
-        """Facts, the time (s) up to which OpenCV can seek, and whether the rate is surely constant."""
+    def _facts(self, module: types.ModuleType) -> tuple[VideoInfo, float]:
+        """What is known of the file, and the time (s) up to which OpenCV can seek in it."""
         ask = self._reader.property
         rate = ask(RATE)
         rate = rate if math.isfinite(rate) and rate > 0 else 25.0
@@ -83,7 +78,7 @@ class Cursor:
             codec=readers.fourcc(ask(FOURCC)),
             reader="vmr._video" if module.__name__ == "vmr._video" else "opencv-python-headless",
         )
-        return info, math.inf if fits and count else 0.95 * claimed, constant
+        return info, math.inf if fits and count else 0.95 * claimed
 
     def _start(self, rate: float) -> float:
         """What a Matroska file counts as duration before its first frame, s."""

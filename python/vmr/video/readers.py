@@ -94,11 +94,16 @@ def compiled(path: str) -> Reader:
 
 
 READERS: dict[str, Callable[[str], Reader]] = {"vmr._video": compiled, "cv2": PackageReader}
-"""What opens a file, by the module it needs. The first is preferred."""
+"""What opens a file, by the module it needs."""
 
 
-def readers() -> list[tuple[types.ModuleType, Callable[[str], Reader]]]:
-    """The readers that are there."""
+def chosen() -> tuple[types.ModuleType, Callable[[str], Reader]]:
+    """The reader to use: the compiled one, unless it stands on an old OpenCV and the package is there.
+
+    Before 4.7 OpenCV does not tell the times of the last frames (opencv#22141; they are taken to follow
+    at the nominal rate), nor can its decoding threads be set: then the package is better and quicker
+    (benchmarks/results/sampling.md).
+    """
     found = []
     for name, opens in READERS.items():
         with suppress(ImportError):
@@ -108,7 +113,7 @@ def readers() -> list[tuple[types.ModuleType, Callable[[str], Reader]]]:
             "expected vmr._video or opencv-python-headless to read videos, found neither: "
             "pip install opencv-python-headless"
         )
-    return found
+    return max(found, key=lambda reader: bool(getattr(reader[0], "knows_last_times", True)))
 
 
 def opened(opens: Callable[[str], Reader], path: Path) -> Reader:
@@ -130,6 +135,10 @@ def opened(opens: Callable[[str], Reader], path: Path) -> Reader:
         raise VideoError(f"{path}: expected a video file, got an empty one (0 bytes)")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     os.environ.setdefault("OPENCV_FFMPEG_THREADS", str(min(16, 2 * (os.cpu_count() or 1))))
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise VideoError(f"{path!a}: expected a file name in UTF-8; rename the file") from None
     # An absolute path: FFmpeg takes "a:b.mp4" for a protocol.
     reader = opens(str(path.absolute()))
     if not reader.is_open:
