@@ -11,7 +11,8 @@ TORCH_INDEX ?=
 TORCH ?=
 VENV ?= .venv
 BIN = $(VENV)/bin
-STAMPS ?= .make
+# What is done is noted in the environment itself, so that it goes with it.
+STAMPS = $(VENV)/.done
 # Each test process computes on one thread: OpenMP's threads would wait for each other busily.
 TEST_JOBS ?= $(shell n=$$(nproc); echo $$((n < 4 ? n : 4)))
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TEST_JOBS) --dist loadgroup
@@ -29,12 +30,11 @@ help:  ## list the targets
 setup: $(STAMPS)/models  ## everything that the other targets need
 
 $(STAMPS)/debian: tools/debian-packages
+	@PYTHON="$(PYTHON)" tools/debian-packages
 	@mkdir -p $(STAMPS)
-	@tools/debian-packages
 	@touch $@
 
-$(STAMPS)/venv:
-	@mkdir -p $(STAMPS)
+$(STAMPS)/venv: $(STAMPS)/debian
 	@echo "== virtual environment $(VENV) ($(PYTHON))"
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else f"vmr needs Python 3.10 or newer, and $(PYTHON) is {sys.version.split()[0]}; name another: make PYTHON=python3.12 ...")'
 	@$(PYTHON) tools/make_venv.py $(VENV)
@@ -49,7 +49,7 @@ $(STAMPS)/tools: $(STAMPS)/torch pyproject.toml tools/install_requirements.py
 	@$(BIN)/python tools/install_requirements.py
 	@touch $@
 
-$(STAMPS)/build: $(STAMPS)/tools $(STAMPS)/debian $(BUILD_INPUTS)
+$(STAMPS)/build: $(STAMPS)/tools $(BUILD_INPUTS)
 	@echo "== the package, editable"
 	@$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable . -C cmake.define.VMR_WERROR=ON
 	@touch $@
@@ -107,7 +107,7 @@ compat:  ## the Python tests on the oldest, a middle and the newest Python and t
 	@for pair in "3.10 torch==2.10.*" "3.12 torch==2.11.*" "3.13 torch"; do \
 	  set -- $$pair; \
 	  echo "== Python $$1, $$2"; \
-	  $(MAKE) test-python PYTHON="python$$1" TORCH="$$2" VENV=".compat/$$1/venv" STAMPS=".compat/$$1/done"; \
+	  $(MAKE) test-python PYTHON="python$$1" TORCH="$$2" VENV=".compat/$$1"; \
 	done
 
 clean:  ## remove what was built; the virtual environment stays
