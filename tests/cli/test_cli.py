@@ -240,6 +240,8 @@ class TestRetrieve:
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            # A test run in the background of a shell has SIGINT ignored, and children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         ) as run:
             assert run.stderr is not None
             for line in run.stderr:
