@@ -128,6 +128,11 @@ def granular_proposals(dtype: torch.dtype) -> list[Sample]:
             "not contiguous",
             (strided(scores), strided(lengths), strided(thresholds), 1, 10.0, 0.3, False),
         ),
+        # More than a block of CUDA threads looks at in one go.
+        Sample(
+            "many frames",
+            (scores.repeat(1, 20), lengths * 20, thresholds, 1, 30.0, 0.3, False),
+        ),
         Sample("one frame", (scores[:1, :1], lengths[2:3], thresholds[2:3], 0, 0.0, 0.3, False)),
         Sample("no queries", (scores[:0], lengths[:0], thresholds[:0], 0, 0.0, 0.3, False)),
     ]
@@ -195,6 +200,10 @@ def span_nms(dtype: torch.dtype) -> list[Sample]:
         Sample("NaN in the padding", (padded_spans, padded_scores, lengths, 0.25, 5)),
         Sample("NaN and infinite scores", (spans, broken, lengths, 0.5, 50)),
         Sample("not contiguous", (strided(spans), strided(scores), strided(lengths), 0.5, 7)),
+        Sample(
+            "many candidates",
+            (spans.repeat(1, 24, 1), scores.repeat(1, 24), lengths * 24, 0.5, 20),
+        ),
         Sample("one candidate", (spans[:1, :1], scores[:1, :1], torch.tensor([1]), 0.5, 1)),
         Sample("no candidates", (spans[:, :0], scores[:, :0], torch.zeros(3).long(), 0.5, 2)),
         Sample("no queries", (spans[:0], scores[:0], lengths[:0], 0.5, 2)),
