@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -44,3 +45,16 @@ def colour_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
             writer.write(frame)
     writer.release()
     return path
+
+
+@pytest.fixture(scope="session")
+def real_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real annotations, unpacked, where the machine has them: VMR_SHARED names their folder."""
+    shared = Path(os.environ.get("VMR_SHARED", Path(__file__).parents[1] / ".." / "shared"))
+    archive = shared / "annotations.tar.xz"
+    if not archive.is_file():
+        pytest.skip("there is no annotations.tar.xz; VMR_SHARED names the folder that holds it")
+    folder = tmp_path_factory.mktemp("annotations")
+    with tarfile.open(archive) as packed:
+        packed.extractall(folder, filter="data")
+    return folder / "data"

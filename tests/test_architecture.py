@@ -19,6 +19,8 @@ LAYERS = [
     ["cache", "video"],
     ["backends"],
     ["features", "ops", "reference", "results"],
+    ["data"],
+    ["evaluation"],
     ["models"],
     ["viz", "doctor"],
     ["cli"],

@@ -1,0 +1,1 @@
+"""Predictions against ground truth, by the published protocols."""
