@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
@@ -60,6 +61,24 @@ def read_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, bytes]]:
                 yield number, raw
     if not found:
         raise InputError(f"{path}: is empty")
+
+
+def read_start(path: str | os.PathLike[str], size: int = 2**16) -> bytes:
+    """The first bytes of a UTF-8 file that are not blank, up to ``size``; to see what a file holds.
+
+    Raises:
+        InputError: As :func:`read_lines`, and for what is no regular file (it could be read only once).
+    """
+    with _open(path) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise InputError(f"{path}: is a pipe or a device; expected a file")
+        start = file.read(size).removeprefix(_BOM).lstrip()
+        while not start:
+            more = file.read(size)
+            if not more:
+                raise InputError(f"{path}: is empty")
+            start = more.lstrip()
+    return start
 
 
 def read_document(path: str | os.PathLike[str]) -> bytes:

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 
-class Saliency(msgspec.Struct, frozen=True):
+# Records hold no references back, so the garbage collector need not look into them (gc=False).
+class Saliency(msgspec.Struct, frozen=True, gc=False):
     """How well clips of a video fit a query, as annotators said.
 
     Attributes:
@@ -38,7 +39,7 @@ class Saliency(msgspec.Struct, frozen=True):
         return table
 
 
-class Query(msgspec.Struct, frozen=True, kw_only=True):
+class Query(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One sentence about one video, and where it happens.
 
     Attributes:

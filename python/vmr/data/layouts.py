@@ -1,0 +1,39 @@
+"""What the readers of annotation layouts share."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import msgspec
+
+Kind = Literal[
+    "qvhighlights",
+    "tvsum",
+    "youtube-highlights",
+    "charades-sta",
+    "activitynet",
+    "charades-cd",
+    "tacos",
+]
+Windows = tuple[tuple[float, float], ...]
+
+# What msgspec's quick decoding may end in; a slow second look then says what is wrong, and where.
+NOT_DECODED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
+class RecordError(Exception):
+    """What is wrong with a record; the caller says where it stands."""
+
+
+def refuse_nonfinite(record: msgspec.Struct) -> None:
+    """NaN and Infinity, which only the slow way lets through."""
+
+    def holds(value: object) -> bool:
+        if isinstance(value, tuple):
+            return any(map(holds, value))
+        return isinstance(value, float) and not math.isfinite(value)
+
+    for key in record.__struct_fields__:
+        if holds(getattr(record, key)):
+            raise RecordError(f"{key}: expected finite numbers, got NaN or Infinity")
