@@ -27,6 +27,8 @@ from vmr.errors import (
 from vmr.moments import Moment
 
 if TYPE_CHECKING:
+    from vmr.data.annotations import Queries, read_queries, write_queries
+    from vmr.data.records import Query, Saliency
     from vmr.doctor import build_config
     from vmr.models import load
     from vmr.models.granalign import GranAlign, GranAlignConfig
@@ -42,24 +44,34 @@ __all__ = [
     "GranAlignConfig",
     "InputError",
     "Moment",
+    "Queries",
+    "Query",
     "Result",
     "Results",
+    "Saliency",
     "VideoError",
     "VmrError",
     "VmrWarning",
     "__version__",
     "build_config",
     "load",
+    "read_queries",
+    "write_queries",
 ]
 
 _LAZY = {
     "FrameScores": "vmr.results",
     "GranAlign": "vmr.models.granalign",
     "GranAlignConfig": "vmr.models.granalign",
+    "Queries": "vmr.data.annotations",
+    "Query": "vmr.data.records",
     "Result": "vmr.results",
     "Results": "vmr.results",
+    "Saliency": "vmr.data.records",
     "build_config": "vmr.doctor",
     "load": "vmr.models",
+    "read_queries": "vmr.data.annotations",
+    "write_queries": "vmr.data.annotations",
 }
 
 

@@ -13,8 +13,8 @@ from typing import Any, overload
 import msgspec
 
 from vmr.data.by_video import read_lengths, read_txt, read_videos
-from vmr.data.jsonl import CLIP_SECONDS, ROW, query_of_row, read_jsonl
-from vmr.data.layouts import Kind, RecordError
+from vmr.data.jsonl import CLIP_SECONDS, ROW, count_clips, query_of_row, read_jsonl
+from vmr.data.layouts import BY_VIDEO, Kind, RecordError, UnknownLayoutError
 from vmr.data.lines import read_start
 from vmr.data.records import Query
 from vmr.errors import InputError, VmrWarning
@@ -26,10 +26,6 @@ _LAYOUTS = (
     "expected JSON lines with qid, query, vid and duration; a JSON object of videos with timestamps "
     "and sentences; or Charades-STA's VIDEO START END##SENTENCE"
 )
-
-
-class UnknownLayoutError(InputError):
-    """A file holds no annotations, as far as its beginning says."""
 
 
 class Queries(Sequence[Query]):
@@ -53,7 +49,7 @@ class Queries(Sequence[Query]):
         self.kind = kind
         self._queries = tuple(queries)
         self.by_qid: Mapping[int | str, Query] = MappingProxyType(
-            _by_qid(self._queries, self.path, "line")
+            _by_qid(self._queries, self.path, "query" if kind in BY_VIDEO else "line")
         )
 
     @overload
@@ -133,8 +129,8 @@ def write_queries(path: str | os.PathLike[str], queries: Iterable[Query]) -> Non
     """Writes QVHighlights jsonl, whole or not at all.
 
     :func:`read_queries` gives the same queries again, but for their ``line``, blanks around the text,
-    and saliency of clips that are not 2 s long (YouTube Highlights), which the format cannot say: it
-    is left out with a :class:`~vmr.VmrWarning`.
+    and saliency of other clips than one every 2 s (YouTube Highlights), which the format cannot say:
+    it is left out with a :class:`~vmr.VmrWarning`.
 
     Raises:
         InputError: For no queries at all, a qid that stands there twice, or values that no file may
@@ -158,7 +154,7 @@ def write_queries(path: str | os.PathLike[str], queries: Iterable[Query]) -> Non
     silent = sum(query.saliency is not None and not _fits(query) for query in records)
     if silent:
         warnings.warn(
-            f"{path}: without the saliency of {silent} queries: QVHighlights jsonl knows clips of "
+            f"{path}: without the saliency of {silent} queries: QVHighlights jsonl knows a clip every "
             f"{CLIP_SECONDS:g} s only",
             VmrWarning,
             stacklevel=2,
@@ -189,7 +185,12 @@ def _official(query: Query, *, with_windows: bool) -> dict[str, Any]:
 
 
 def _fits(query: Query) -> bool:
-    return query.saliency is not None and query.saliency.clip_seconds == CLIP_SECONDS
+    saliency = query.saliency
+    return (
+        saliency is not None
+        and saliency.clip_seconds == CLIP_SECONDS
+        and saliency.clips == count_clips(query.duration)
+    )
 
 
 def _number(value: float) -> int | float:

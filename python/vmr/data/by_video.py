@@ -11,7 +11,14 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from vmr.data.layouts import NOT_DECODED, Kind, RecordError, Windows, refuse_nonfinite
+from vmr.data.layouts import (
+    NOT_DECODED,
+    Kind,
+    RecordError,
+    UnknownLayoutError,
+    Windows,
+    refuse_nonfinite,
+)
 from vmr.data.lines import decode_json, decode_text, read_document, read_lines
 from vmr.data.records import Query
 from vmr.errors import InputError
@@ -28,6 +35,10 @@ class _Video(msgspec.Struct):
 
 class _Length(msgspec.Struct):
     duration: float
+
+
+class _NoAnnotationsError(RecordError):
+    """The first video says that the file is another."""
 
 
 _OBJECT = msgspec.json.Decoder(dict[str, Any])
@@ -49,11 +60,13 @@ def read_videos(path: str | os.PathLike[str]) -> tuple[Kind, list[Query]]:
     name = ""
     try:
         for name, video in videos.items():
-            found = _kind_of_video(video)
+            found = _kind_of_video(video) if kind else _first_kind(video)
             kind = kind or found
             if found != kind:
                 raise RecordError(f"is in the layout of {found}, the first video in that of {kind}")
             _add_queries(queries, name, video, found)
+    except _NoAnnotationsError as error:
+        raise UnknownLayoutError(f"{path}, video {name!r}: {error}") from None
     except RecordError as error:
         raise InputError(f"{path}, video {name!r}: {error}") from None
     if kind is None or not queries:
@@ -62,11 +75,6 @@ def read_videos(path: str | os.PathLike[str]) -> tuple[Kind, list[Query]]:
 
 
 def _kind_of_video(video: _Video) -> Kind:
-    if video.timestamps is UNSET and video.sentences is UNSET and video.duration is not UNSET:
-        raise RecordError(
-            "has a duration but no sentences: the file gives durations (as charades.json does), for "
-            "durations= or --durations when a Charades-STA txt is read"
-        )
     if video.timestamps is not UNSET and video.sentences is not UNSET:
         if video.video_duration is not UNSET:
             return "charades-cd"
@@ -79,6 +87,19 @@ def _kind_of_video(video: _Video) -> Kind:
         "expected timestamps and sentences, and duration, video_duration, or num_frames and fps; "
         f"of these there are {', '.join(has) or 'none'}"
     )
+
+
+def _first_kind(video: _Video) -> Kind:
+    """What the first video says about the file."""
+    if video.timestamps is UNSET and video.sentences is UNSET and video.duration is not UNSET:
+        raise _NoAnnotationsError(
+            "has a duration but no sentences: the file gives durations (as charades.json does), for "
+            "durations= or --durations when a Charades-STA txt is read"
+        )
+    try:
+        return _kind_of_video(video)
+    except RecordError as error:
+        raise _NoAnnotationsError(str(error)) from None
 
 
 def _add_queries(queries: list[Query], name: str, video: _Video, kind: Kind) -> None:

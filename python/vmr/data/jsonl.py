@@ -10,7 +10,14 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from vmr.data.layouts import NOT_DECODED, Kind, RecordError, Windows, refuse_nonfinite
+from vmr.data.layouts import (
+    NOT_DECODED,
+    Kind,
+    RecordError,
+    UnknownLayoutError,
+    Windows,
+    refuse_nonfinite,
+)
 from vmr.data.lines import decode_json, read_lines
 from vmr.data.records import Query, Saliency
 from vmr.errors import InputError
@@ -112,10 +119,10 @@ def _decode_row_slowly(
 
 def _kind_of_line(row: dict[str, Any], where: str) -> Kind:
     if "pred_relevant_windows" in row or "pred_saliency_scores" in row:
-        raise InputError(f"{where}: is a prediction; expected annotations (ground truth)")
+        raise UnknownLayoutError(f"{where}: is a prediction; expected annotations (ground truth)")
     missing = [key for key in ("qid", "query", "vid", "duration") if key not in row]
     if missing:
-        raise InputError(
+        raise UnknownLayoutError(
             f"{where}: expected the keys qid, query, vid and duration; {', '.join(missing)} "
             f"missing, there are {_some(row)}"
         )
@@ -154,11 +161,16 @@ def query_of_row(row: Row, line: int) -> Query:
     )
 
 
+def count_clips(duration: float) -> int:
+    """Clips of 2 s that a video has, the last one cut short."""
+    return math.ceil(duration / CLIP_SECONDS)
+
+
 def _saliency_of_row(row: Row) -> Saliency | None:
     clip_ids, scores = row.relevant_clip_ids, row.saliency_scores
     if clip_ids is None:
         raise RecordError("saliency_scores: expected relevant_clip_ids beside them")
-    clips = math.ceil(row.duration / CLIP_SECONDS)
+    clips = count_clips(row.duration)
     if clip_ids and not 0 <= min(clip_ids) <= max(clip_ids) < clips:
         wrong = next(clip for clip in clip_ids if not 0 <= clip < clips)
         raise RecordError(

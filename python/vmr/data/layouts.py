@@ -7,6 +7,8 @@ from typing import Literal
 
 import msgspec
 
+from vmr.errors import InputError
+
 Kind = Literal[
     "qvhighlights",
     "tvsum",
@@ -16,6 +18,8 @@ Kind = Literal[
     "charades-cd",
     "tacos",
 ]
+# Layouts of one object, where a query has no line of its own: its place among the queries stands for it.
+BY_VIDEO: frozenset[Kind] = frozenset({"activitynet", "charades-cd", "tacos"})
 Windows = tuple[tuple[float, float], ...]
 
 # What msgspec's quick decoding may end in; a slow second look then says what is wrong, and where.
@@ -24,6 +28,10 @@ NOT_DECODED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 class RecordError(Exception):
     """What is wrong with a record; the caller says where it stands."""
+
+
+class UnknownLayoutError(InputError):
+    """A file holds no annotations, as far as its beginning says."""
 
 
 def refuse_nonfinite(record: msgspec.Struct) -> None:
