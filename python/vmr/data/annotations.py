@@ -109,7 +109,7 @@ def read_queries(
         return Queries(path, kind, queries)
     if b"##" in start.split(b"\n", 1)[0]:
         return Queries(path, "charades-sta", read_txt(path, *_durations_for(path, durations)))
-    got = start[:40].split(b"\n", 1)[0].decode(errors="replace")
+    got = start[:20].split(b"\n", 1)[0].decode(errors="replace")
     what = "a JSON list" if start.startswith(b"[") else repr(got)
     raise UnknownLayoutError(f"{path}: {_LAYOUTS}; the file begins with {what}")
 

@@ -17,6 +17,7 @@ from vmr.data.layouts import (
     RecordError,
     UnknownLayoutError,
     Windows,
+    check_video,
     refuse_nonfinite,
 )
 from vmr.data.lines import decode_json, decode_text, read_document, read_lines
@@ -113,10 +114,7 @@ def _add_queries(queries: list[Query], name: str, video: _Video, kind: Kind) -> 
         name = name.removesuffix(".avi")
         seconds, windows = _seconds_of_frames(video, windows)
     assert seconds is not UNSET
-    if not seconds > 0:
-        raise RecordError(f"duration: expected seconds above 0, got {seconds:g}")
-    if not name:
-        raise RecordError("expected the video's name, got an empty text")
+    check_video(name, seconds)
     line = len(queries)
     for place, (window, text) in enumerate(zip(windows, sentences, strict=True)):
         line += 1
@@ -139,7 +137,7 @@ def _seconds_of_frames(video: _Video, windows: Windows) -> tuple[float, Windows]
     if not rate > 0:
         raise RecordError(f"fps: expected above 0, got {rate:g}")
     numbers = [number / rate for window in windows for number in window]
-    if not all(map(math.isfinite, (*numbers, frames / rate))):
+    if not all(map(math.isfinite, numbers)):
         raise RecordError(f"fps: {rate:g} frames a second make times without end")
     return frames / rate, tuple(zip(numbers[::2], numbers[1::2], strict=True))
 
@@ -170,7 +168,12 @@ def _refuse_repeated_videos(raw: bytes, path: str | os.PathLike[str]) -> None:
             raise InputError(f"{path}: the key {name!r} stands there twice")
         return found
 
-    json.loads(raw, object_pairs_hook=check)
+    try:
+        json.loads(decode_text(raw, str(path)), object_pairs_hook=check)
+    except RecursionError:
+        raise InputError(f"{path}: is nested too deeply") from None
+    except ValueError as error:  # in what the quick decoding skipped
+        raise InputError(f"{path}: {error}") from None
 
 
 def read_txt(
@@ -186,6 +189,8 @@ def read_txt(
             video, window, text = _parse_txt(line)
             if video not in durations:
                 raise RecordError(f"no duration of the video {video!r} in {source}")
+            seconds = durations[video]
+            check_video(video, seconds)
             place = counts.get(video, 0)
             counts[video] = place + 1
             queries.append(
@@ -193,7 +198,7 @@ def read_txt(
                     qid=f"{video}_{place}",
                     video=video,
                     text=text.strip(),
-                    duration=durations[video],
+                    duration=seconds,
                     windows=(window,),
                     line=number,
                 )
@@ -223,8 +228,10 @@ def read_lengths(path: str | os.PathLike[str]) -> dict[str, float]:
     lengths = {}
     for name, value in decode_json(raw, _LENGTHS, str(path)).items():
         seconds = value.duration if isinstance(value, _Length) else value
-        if not 0 < seconds < math.inf:
-            raise InputError(f"{path}, video {name!r}: expected seconds above 0, got {seconds:g}")
+        try:
+            check_video(name, seconds)
+        except RecordError as error:
+            raise InputError(f"{path}, video {name!r}: {error}") from None
         lengths[name] = seconds
     if not lengths:
         raise InputError(f"{path}: holds no durations")

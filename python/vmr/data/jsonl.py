@@ -16,6 +16,7 @@ from vmr.data.layouts import (
     RecordError,
     UnknownLayoutError,
     Windows,
+    check_video,
     refuse_nonfinite,
 )
 from vmr.data.lines import decode_json, read_lines
@@ -140,10 +141,7 @@ def query_of_row(row: Row, line: int) -> Query:
     if row.label is not UNSET:
         raise RecordError("has a label (TVSum, YouTube Highlights), which the first line has not")
     duration = row.duration
-    if not duration > 0:
-        raise RecordError(f"duration: expected seconds above 0, got {duration:g}")
-    if not row.vid:
-        raise RecordError("vid: expected the video's name, got an empty text")
+    check_video(row.vid, duration)
     windows = row.relevant_windows
     saliency = None
     if row.relevant_clip_ids is not None or row.saliency_scores is not None:
@@ -206,13 +204,14 @@ def _check_windows_are_everywhere(path: str | os.PathLike[str], queries: list[Qu
 def _tvsum_query(row: _TvsumRow, line: int) -> Query:
     if row.clip is not UNSET:
         raise RecordError("has clip (YouTube Highlights), which the first line (TVSum) has not")
-    if row.duration != len(row.label) or not row.label:
+    if row.duration != len(row.label):
         raise RecordError(
             f"label: expected a row for each of the {row.duration} clips (duration), "
             f"got {len(row.label)}"
         )
     _require_table("label", row.label)
     clips = row.duration
+    check_video(row.vid, clips)
     return Query(
         qid=row.qid,
         video=row.vid,
@@ -237,8 +236,7 @@ def _youtube_query(row: _YoutubeRow, line: int) -> Query:
     if scores != row.label:
         raise RecordError("label: expected [1] where match is 1 and [0] elsewhere")
     duration = row.frames / row.fps
-    if math.isinf(duration):
-        raise RecordError(f"frames and fps: expected a video's, got {row.frames:g} and {row.fps:g}")
+    check_video(row.vid, duration)
     # Clips begin at cuts of the video where these are near: the stride is the usual one.
     steps = sorted(later[0] - clip[0] for clip, later in zip(row.clip, row.clip[1:], strict=False))
     stride = steps[len(steps) // 2] if steps else row.clip[0][1] - row.clip[0][0]

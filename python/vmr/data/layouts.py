@@ -34,6 +34,14 @@ class UnknownLayoutError(InputError):
     """A file holds no annotations, as far as its beginning says."""
 
 
+def check_video(name: str, duration: float) -> None:
+    """What every layout asks of a video."""
+    if not name:
+        raise RecordError("expected the video's name, got an empty text")
+    if not 0 < duration < math.inf:
+        raise RecordError(f"duration: expected seconds above 0, got {duration:g}")
+
+
 def refuse_nonfinite(record: msgspec.Struct) -> None:
     """NaN and Infinity, which only the slow way lets through."""
 

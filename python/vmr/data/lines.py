@@ -137,13 +137,17 @@ def decode_text(raw: bytes, where: str) -> str:
 def _decode_slowly(raw: bytes, decoder: msgspec.json.Decoder[T], where: str) -> T:
     try:
         value = json.loads(decode_text(raw, where))
+        if b"\\ud" in raw or b"\\uD" in raw:
+            json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, " if error.lineno > 1 else ""
         raise InputError(
-            f"{where}: is not JSON: {error.msg} at {place}column {error.colno}"
+            f"{where}: is not JSON: {error.msg} ({place}column {error.colno})"
         ) from None
     except RecursionError:
         raise InputError(f"{where}: is nested too deeply") from None
+    except UnicodeEncodeError:
+        raise InputError(f"{where}: holds half of a surrogate pair (\\ud800 to \\udfff)") from None
     except ValueError as error:  # a whole number of thousands of digits
         raise InputError(f"{where}: {error}") from None
     try:
