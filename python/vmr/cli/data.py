@@ -175,7 +175,9 @@ def _convert(options: argparse.Namespace) -> int:
     said = ""
     if options.clip_windows:
         queries, cut, outside = _cut_to_video(queries)
-        said = f"; {cut} windows cut to the video, {outside} of them lay outside and have no length now"
+        said = (
+            f"; windows cut to the video: {cut} ({outside} lay outside it and have no length now)"
+        )
     write_queries(options.output, queries)
     print(
         f"vmr: wrote {options.output}: {len(queries)} queries ({read.kind}){said}", file=sys.stderr

@@ -154,7 +154,7 @@ def write_queries(path: str | os.PathLike[str], queries: Iterable[Query]) -> Non
     silent = sum(query.saliency is not None and not _fits(query) for query in records)
     if silent:
         warnings.warn(
-            f"{path}: without the saliency of {silent} queries: QVHighlights jsonl knows a clip every "
+            f"{path}: saliency is left out (queries: {silent}): QVHighlights jsonl knows a clip every "
             f"{CLIP_SECONDS:g} s only",
             VmrWarning,
             stacklevel=2,
