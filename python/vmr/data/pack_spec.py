@@ -1,0 +1,284 @@
+"""What a feature pack is: the YAML that describes one, as types, and the ready ones of vmr."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib.resources
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import msgspec
+import yaml
+
+from vmr.data.lines import read_document
+from vmr.errors import InputError
+
+T = TypeVar("T")
+
+Normalise = Literal["l2", "none", "already"]
+"""What happens to a row x: x / (||x|| + 1e-5); nothing; nothing, as it was done before."""
+
+TEF = "tef"
+"""The column name of the two temporal end point features, [i / T, (i + 1) / T] for row i of T."""
+
+_VIDEO_NAMES = ("vid",)
+_TEXT_NAMES = ("qid", "vid", "sub")
+
+
+class Source(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """One array a video.
+
+    Attributes:
+        files: Path templates below the pack's folder, "{vid}" for the video. Of several, those in the
+            first folder that is there count, and of these the first that a video has.
+        parts: Templates of arrays that are joined column by column before anything else; either these
+            or ``files``.
+        key: The array's name in npz and HDF5, a template too; None where a file holds one array.
+        dim: Columns; None takes what the first file has.
+        normalise: Of each row.
+        lengths: A JSON file {video: rows} that the check compares with the arrays.
+    """
+
+    files: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+    key: str | None = "features"
+    dim: int | None = None
+    normalise: Normalise = "l2"
+    lengths: str | None = None
+
+    def __post_init__(self) -> None:
+        if bool(self.files) == bool(self.parts):
+            raise ValueError("a source has either `files` or `parts`")
+        _check_templates([*self.files, *self.parts, self.key or ""], _VIDEO_NAMES)
+
+
+class Text(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """One file a query.
+
+    Attributes:
+        files: Path templates as in :class:`Source`: "{qid}", "{vid}", and "{sub}", the part of the qid
+            after its last underscore.
+        key: Name of the [tokens, dim] array; None where there are no tokens.
+        pooled_key: Name of the [dim] array of the whole sentence; None where there is none.
+        dim: Columns; None takes what the first file has.
+        max_rows: Tokens that are kept; None keeps all.
+        normalise: Of each row, and of the pooled one.
+    """
+
+    files: tuple[str, ...]
+    key: str | None = "last_hidden_state"
+    pooled_key: str | None = "pooler_output"
+    dim: int | None = None
+    max_rows: int | None = None
+    normalise: Normalise = "l2"
+
+    def __post_init__(self) -> None:
+        if not self.files:
+            raise ValueError("`files` is empty")
+        if self.key is None and self.pooled_key is None:
+            raise ValueError("a text has `key`, `pooled_key` or both")
+        _check_rows(self.max_rows)
+        _check_templates([*self.files, self.key or "", self.pooled_key or ""], _TEXT_NAMES)
+
+
+class Glove(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """Word vectors from a text file; a word that it lacks is a row of zeros.
+
+    Attributes:
+        files: Paths below the pack's folder, of which the first that is there counts.
+        split: "blanks": at blanks alone; "words": as :func:`vmr.data.glove.tokenise` does.
+        dim: Numbers a word.
+        max_rows: Words that are kept; None keeps all.
+    """
+
+    files: tuple[str, ...]
+    split: Literal["blanks", "words"]
+    dim: int = 300
+    max_rows: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.files:
+            raise ValueError("`files` is empty")
+        _check_rows(self.max_rows)
+        _check_templates(self.files, ())
+
+
+class Pack(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """A folder of features.
+
+    Attributes:
+        version: Of this format: 1.
+        about: One line that says what it is.
+        folders: Places below the root where the files may lie; the first that has one counts.
+        columns: What a row is made of, in this order: names of ``sources``, and "tef".
+        sources: By name.
+        seconds_per_row: Time from one row to the next; None where the rows are spread evenly over the
+            video, whatever its length.
+        assumed: The code that the pack belongs to only assumes ``seconds_per_row``: where the rows do
+            not fit a video's duration, that is a warning and never an error.
+        max_rows: Rows that are kept; None keeps all.
+        longer: What happens to a longer video: "cut" drops its end, "pool" averages neighbours.
+        text: Files of the queries.
+        glove: Word vectors instead of ``text``.
+        made: By whom and how; for the reader, and for a second run of ``vmr features extract``.
+    """
+
+    version: Literal[1] = 1
+    about: str = ""
+    folders: tuple[str, ...] = (".",)
+    columns: tuple[str, ...]
+    sources: dict[str, Source]
+    seconds_per_row: float | None
+    assumed: bool = False
+    max_rows: int | None = None
+    longer: Literal["cut", "pool"] = "cut"
+    text: Text | None = None
+    glove: Glove | None = None
+    made: dict[str, str | float] = {}
+
+    def __post_init__(self) -> None:
+        for name in self.columns:
+            if name != TEF and name not in self.sources:
+                known = (*self.sources, TEF)
+                raise ValueError(f"`columns` names {name!r}{_nearest(name, known)}")
+        if unused := set(self.sources) - set(self.columns):
+            raise ValueError(f"`columns` leaves out the source {sorted(unused)[0]!r}")
+        if not self.sources:
+            raise ValueError("`sources` is empty")
+        if self.text is not None and self.glove is not None:
+            raise ValueError("a pack has either `text` or `glove`")
+        if self.seconds_per_row is not None and not 0 < self.seconds_per_row < float("inf"):
+            raise ValueError("`seconds_per_row` must be > 0, or null")
+        _check_rows(self.max_rows)
+
+
+def read_pack(path: Path) -> Pack:
+    """The pack that a YAML file describes.
+
+    Raises:
+        InputError: The file is missing, is not YAML, or has a wrong key or type.
+    """
+    return decode_yaml(read_document(path), Pack, str(path))
+
+
+@functools.cache
+def ready_packs() -> dict[str, Pack]:
+    """The packs that ship with vmr, by name."""
+    found: dict[str, Pack] = {}
+    folder = importlib.resources.files("vmr.data").joinpath("presets")
+    for file in sorted(folder.iterdir(), key=lambda file: file.name):
+        if file.name.endswith(".yaml"):
+            packs = decode_yaml(file.read_bytes(), dict[str, Any], file.name)
+            for name, raw in packs.items():
+                if not name.startswith("_"):  # what the others share
+                    found[name] = _convert(raw, Pack, f"{file.name}, {name}")
+    return found
+
+
+def list_packs() -> list[str]:
+    """Names of the ready packs that :func:`vmr.data.packs.load_pack` knows."""
+    return list(ready_packs())
+
+
+def unknown_pack(name: str) -> InputError:
+    """The error for a name that is no ready pack and no YAML file."""
+    nearest = _nearest(name, list_packs())
+    return InputError(
+        f"feature pack: expected a YAML file, a folder that holds pack.yaml, or a ready pack "
+        f"(`vmr features list`), got {name!r}{nearest}"
+    )
+
+
+def decode_yaml(raw: bytes, kind: type[T], where: str) -> T:
+    """YAML as a type.
+
+    Raises:
+        InputError: For what is not YAML, a key that the type does not know (with the nearest one that
+            it does) or a value of another type.
+    """
+    try:
+        value = yaml.load(raw, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}" if mark is not None else ""
+        said = getattr(error, "problem", None) or str(error).partition("\n")[0]
+        raise InputError(f"{where}{place}: is not YAML: {said}") from None
+    except (RecursionError, ValueError, UnicodeDecodeError) as error:
+        raise InputError(f"{where}: is not YAML: {error!s:.200}") from None
+    return _convert(value, kind, where)
+
+
+def _convert(value: Any, kind: type[T], where: str) -> T:
+    # A single template need not be a list.
+    if isinstance(value, dict):
+        for part in _parts(value):
+            for name in ("files", "parts"):
+                if isinstance(part.get(name), str):
+                    part[name] = [part[name]]
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        said = str(error)
+        hint = ""
+        if match := re.search(r"unknown field `(.+?)`", said):
+            hint = _nearest(match[1], _fields())
+        raise InputError(f"{where}: {said[:1].lower()}{said[1:]}{hint}") from None
+
+
+def _parts(pack: dict[str, Any]) -> list[dict[str, Any]]:
+    sources = pack.get("sources")
+    parts = list(sources.values()) if isinstance(sources, dict) else []
+    return [
+        part for part in (*parts, pack.get("text"), pack.get("glove")) if isinstance(part, dict)
+    ]
+
+
+def _fields() -> list[str]:
+    kinds = (Pack, Source, Text, Glove)
+    return [field.name for kind in kinds for field in msgspec.structs.fields(kind)]
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def _check_rows(rows: int | None) -> None:
+    if rows is not None and rows < 1:
+        raise ValueError("`max_rows` must be >= 1, or null")
+
+
+def _check_templates(templates: Iterable[str], names: tuple[str, ...]) -> None:
+    for template in templates:
+        for name in re.findall(r"\{(.*?)\}", template):
+            if name not in names:
+                known = ", ".join(f"{{{known}}}" for known in names) or "none"
+                raise ValueError(f"the template {template!r} has {{{name}}}; known here: {known}")
+        if template.startswith("/"):
+            raise ValueError(f"the template {template!r} must be below the pack's folder")
+
+
+def fill(template: str, **values: str | int) -> str:
+    """A template with its names filled in.
+
+    Raises:
+        InputError: A value would lead out of the pack's folder.
+    """
+    for name, value in values.items():
+        text = str(value)
+        if f"{{{name}}}" in template:
+            if text.startswith("/") or "\0" in text or ".." in text.split("/"):
+                raise InputError(f"{name} {text!r}: cannot be part of a file name")
+            template = template.replace(f"{{{name}}}", text)
+    return template
