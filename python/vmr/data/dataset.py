@@ -1,0 +1,232 @@
+"""Queries with their features as a torch data set, and batches with lengths."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import Dataset
+
+from vmr.data.packs import FeaturePack
+from vmr.data.records import Query
+from vmr.errors import InputError
+
+_KEPT = 4  # videos: annotation files list a video's queries one after the other
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Item:
+    """One query.
+
+    Attributes:
+        query: As it was annotated.
+        video: [T, width] features.
+        row_seconds: Seconds from one row to the next.
+        text: [L, dim] tokens; None where the pack has none.
+        pooled: [dim] the sentence as one vector; None where it was not asked for.
+        windows: [M, 2] ground truth, (start s, end s) as annotated; [0, 2] where there is none.
+        saliency: [T] mean of the annotators' scores of the clip that a row's middle lies in; None where
+            there are none.
+    """
+
+    query: Query
+    video: Tensor
+    row_seconds: float
+    text: Tensor | None
+    pooled: Tensor | None
+    windows: Tensor
+    saliency: Tensor | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Some queries, padded with zeros to the longest; the lengths say what is padding.
+
+    Attributes:
+        queries: B of them.
+        video: [B, T, width].
+        video_lengths: [B] rows, whole numbers.
+        row_seconds: [B] seconds from one row to the next.
+        durations: [B] seconds of the videos.
+        text: [B, L, dim]; None where the pack has no tokens.
+        text_lengths: [B] tokens; zeros where there are none.
+        pooled: [B, dim]; None where it was not asked for.
+        windows: [B, M, 2] ground truth, (start s, end s).
+        window_counts: [B] windows.
+        saliency: [B, T] a score a row; zeros where there are none.
+        has_saliency: [B] truth values.
+    """
+
+    queries: tuple[Query, ...]
+    video: Tensor
+    video_lengths: Tensor
+    row_seconds: Tensor
+    durations: Tensor
+    text: Tensor | None
+    text_lengths: Tensor
+    pooled: Tensor | None
+    windows: Tensor
+    window_counts: Tensor
+    saliency: Tensor
+    has_saliency: Tensor
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
+        """The same on another device."""
+        return self._changed(lambda value: value.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Batch:
+        """The same in page-locked memory; what a DataLoader with ``pin_memory=True`` calls."""
+        return self._changed(Tensor.pin_memory)
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                values[name] = change(value)
+        return Batch(**values)
+
+
+class MomentDataset(Dataset[Item]):
+    """Queries with their features; for a DataLoader with ``collate_fn=vmr.collate``.
+
+    Args:
+        queries: As :func:`vmr.data.annotations.read_queries` gives them.
+        pack: Their features.
+        pooled: Whether items hold the sentence as one vector too.
+        skip_missing: Whether queries without features are left out; else they are an error.
+
+    Attributes:
+        queries: Those that are not left out.
+        skipped: Those that are.
+
+    Raises:
+        InputError: Features are missing, or nothing is left.
+    """
+
+    def __init__(
+        self,
+        queries: Sequence[Query],
+        pack: FeaturePack,
+        *,
+        pooled: bool = False,
+        skip_missing: bool = False,
+    ) -> None:
+        self.pack = pack
+        self.pooled = pooled
+        missing = pack.missing(queries)
+        videos, qids = set(missing.videos), set(missing.queries)
+        gone = [query for query in queries if query.video in videos or query.qid in qids]
+        if gone and not skip_missing:
+            raise InputError(
+                f"{pack.name}: no features of {_listed('video', missing.videos)}"
+                f"{' and ' if videos and qids else ''}{_listed('query', missing.queries)}, out of "
+                f"{len(queries)} queries; add them, or leave such queries out (skip_missing)"
+            )
+        left = {id(query) for query in gone}
+        self.queries = tuple(query for query in queries if id(query) not in left)
+        self.skipped = tuple(gone)
+        if not self.queries:
+            raise InputError(f"{pack.name}: none of the {len(queries)} queries has features")
+        pack.prepare(self.queries)
+        self._videos: OrderedDict[str, Tensor] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    def __getitem__(self, index: int) -> Item:
+        """The features of a query.
+
+        Raises:
+            InputError: As :meth:`vmr.FeaturePack.video` and :meth:`vmr.FeaturePack.text`.
+        """
+        query = self.queries[index]
+        video = self._video(query)
+        spec = self.pack.spec
+        has_tokens = spec.glove is not None or (spec.text is not None and spec.text.key is not None)
+        return Item(
+            query=query,
+            video=video,
+            row_seconds=self.pack.row_seconds(len(video), query.duration),
+            text=torch.from_numpy(self.pack.text(query)) if has_tokens else None,
+            pooled=torch.from_numpy(self.pack.pooled_text(query)) if self.pooled else None,
+            windows=torch.tensor(query.windows or (), dtype=torch.float32).reshape(-1, 2),
+            saliency=self._saliency(query, len(video)),
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A worker process reads its own videos.
+        return {**self.__dict__, "_videos": OrderedDict()}
+
+    def _video(self, query: Query) -> Tensor:
+        if query.video not in self._videos:
+            rows = self.pack.video(query.video, query.duration)
+            self._videos[query.video] = torch.from_numpy(rows)
+            if len(self._videos) > _KEPT:
+                self._videos.popitem(last=False)
+        self._videos.move_to_end(query.video)
+        return self._videos[query.video]
+
+    def _saliency(self, query: Query, rows: int) -> Tensor | None:
+        if query.saliency is None:
+            return None
+        clips = query.saliency.dense().mean(axis=1)
+        middles = (np.arange(rows) + 0.5) * self.pack.row_seconds(rows, query.duration)
+        places = (middles / query.saliency.clip_seconds).astype(int)
+        scores = np.zeros(rows, dtype=np.float32)
+        inside = places < len(clips)
+        scores[inside] = clips[places[inside]]
+        return torch.from_numpy(scores)
+
+
+def collate(items: Sequence[Item]) -> Batch:
+    """Pads items to a batch (see :class:`Batch`).
+
+    Raises:
+        InputError: There is no item, or some have text and others none.
+    """
+    if not items:
+        raise InputError("collate: expected at least one item, got none")
+    texts = [item.text for item in items]
+    pooled = [item.pooled for item in items]
+    videos = [item.video for item in items]
+    saliency = [
+        torch.zeros(len(item.video)) if item.saliency is None else item.saliency for item in items
+    ]
+    return Batch(
+        queries=tuple(item.query for item in items),
+        video=pad_sequence(videos, batch_first=True),
+        video_lengths=torch.tensor([len(video) for video in videos]),
+        row_seconds=torch.tensor([item.row_seconds for item in items], dtype=torch.float32),
+        durations=torch.tensor([item.query.duration for item in items], dtype=torch.float32),
+        text=pad_sequence(_all(texts), batch_first=True) if texts[0] is not None else None,
+        text_lengths=torch.tensor([0 if text is None else len(text) for text in texts]),
+        pooled=torch.stack(_all(pooled)) if pooled[0] is not None else None,
+        windows=pad_sequence([item.windows for item in items], batch_first=True),
+        window_counts=torch.tensor([len(item.windows) for item in items]),
+        saliency=pad_sequence(saliency, batch_first=True),
+        has_saliency=torch.tensor([item.saliency is not None for item in items]),
+    )
+
+
+def _all(tensors: Sequence[Tensor | None]) -> list[Tensor]:
+    here = [tensor for tensor in tensors if tensor is not None]
+    if len(here) < len(tensors):
+        raise InputError("collate: expected text for all items or for none")
+    return here
+
+
+def _listed(what: str, names: Sequence[object]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    plural = {"video": "videos", "query": "queries"}[what] if len(names) > 1 else what
+    return f"{len(names)} {plural} ({', '.join(map(str, names[:5]))}{more})"
