@@ -9,7 +9,15 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from vmr.backends.base import Captioner, Encoder, Focus, Rewrite, Rewriter, SentenceEncoder
+from vmr.backends.base import (
+    Captioner,
+    Encoder,
+    Focus,
+    Rewrite,
+    Rewriter,
+    SentenceEncoder,
+    TokenEncoder,
+)
 from vmr.backends.focus import focus_of
 from vmr.errors import InputError
 
@@ -20,6 +28,7 @@ __all__ = [
     "Rewrite",
     "Rewriter",
     "SentenceEncoder",
+    "TokenEncoder",
     "focus_of",
     "load_captioner",
     "load_encoder",

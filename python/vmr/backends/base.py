@@ -69,6 +69,15 @@ class SentenceEncoder(Protocol):
 
 
 @runtime_checkable
+class TokenEncoder(Protocol):
+    """What a sentence encoder may do besides: say what it makes of each token."""
+
+    def encode_tokens(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+        """The last hidden states of each sentence [tokens, d], not normalised."""
+        ...
+
+
+@runtime_checkable
 class Rewriter(Protocol):
     """Rewrites a query at two granularities."""
 

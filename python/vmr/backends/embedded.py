@@ -74,6 +74,22 @@ class MiniLM:
                 vectors[places] = bert([tokens[place] for place in places])
         return vectors.numpy()
 
+    def encode_tokens(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+        """The last hidden states of sentences, from the start token to the end token.
+
+        Args:
+            texts: Sentences in English; what is beyond 256 tokens is left out.
+
+        Returns:
+            A [tokens, 384] a sentence, not normalised.
+        """
+        tokenizer, bert = self._load()
+        with torch.inference_mode():
+            return [
+                bert.states([encoding.ids])[0][0].numpy()
+                for encoding in tokenizer.encode_batch(list(texts))
+            ]
+
     def _load(self) -> tuple[Tokenizer, _Bert]:
         with self._lock:
             if self._loaded is None:
@@ -132,15 +148,19 @@ class _Bert(nn.Module):
         self.encoder = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
 
     def forward(self, tokens: list[list[int]]) -> Tensor:
+        x, padding = self.states(tokens)
+        # A sum: its length does not matter, only its direction.
+        total = x.masked_fill(padding[:, :, None], 0.0).sum(1)
+        return functional.normalize(total, dim=1)
+
+    def states(self, tokens: list[list[int]]) -> tuple[Tensor, Tensor]:
+        """The last hidden states [n, longest, width], and where they are padding."""
         lengths = torch.tensor([len(ids) for ids in tokens])
         ids = nn.utils.rnn.pad_sequence([torch.tensor(ids) for ids in tokens], batch_first=True)
         padding = torch.arange(ids.shape[1]) >= lengths[:, None]
         x = self.words(ids) + self.positions.weight[: ids.shape[1]] + self.types.weight[0]
         mask = padding if bool(padding.any()) else None
-        x = self.encoder(self.norm(x), src_key_padding_mask=mask)
-        # A sum: its length does not matter, only its direction.
-        total = x.masked_fill(padding[:, :, None], 0.0).sum(1)
-        return functional.normalize(total, dim=1)
+        return self.encoder(self.norm(x), src_key_padding_mask=mask), padding
 
 
 def _from_bert(weights: dict[str, Tensor]) -> dict[str, Tensor]:
