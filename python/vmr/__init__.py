@@ -28,6 +28,8 @@ from vmr.moments import Moment
 
 if TYPE_CHECKING:
     from vmr.data.annotations import Queries, read_queries, write_queries
+    from vmr.data.dataset import MomentDataset, collate
+    from vmr.data.packs import FeaturePack, load_pack
     from vmr.data.records import Query, Saliency
     from vmr.doctor import build_config
     from vmr.models import load
@@ -39,11 +41,13 @@ __version__ = "0.1.0"
 __all__ = [
     "BackendError",
     "CacheError",
+    "FeaturePack",
     "FrameScores",
     "GranAlign",
     "GranAlignConfig",
     "InputError",
     "Moment",
+    "MomentDataset",
     "Queries",
     "Query",
     "Result",
@@ -54,22 +58,28 @@ __all__ = [
     "VmrWarning",
     "__version__",
     "build_config",
+    "collate",
     "load",
+    "load_pack",
     "read_queries",
     "write_queries",
 ]
 
 _LAZY = {
+    "FeaturePack": "vmr.data.packs",
     "FrameScores": "vmr.results",
     "GranAlign": "vmr.models.granalign",
     "GranAlignConfig": "vmr.models.granalign",
+    "MomentDataset": "vmr.data.dataset",
     "Queries": "vmr.data.annotations",
     "Query": "vmr.data.records",
     "Result": "vmr.results",
     "Results": "vmr.results",
     "Saliency": "vmr.data.records",
     "build_config": "vmr.doctor",
+    "collate": "vmr.data.dataset",
     "load": "vmr.models",
+    "load_pack": "vmr.data.packs",
     "read_queries": "vmr.data.annotations",
     "write_queries": "vmr.data.annotations",
 }
