@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -363,8 +364,14 @@ def test_queries_are_a_sequence(tmp_path: Path) -> None:
     assert "v_3_0" not in queries.by_qid
     assert "activitynet, 3 queries" in repr(queries)
     assert queries.path == tmp_path / "file"
+    copied = pickle.loads(pickle.dumps(queries))  # as a loader's worker gets them
+    assert (list(copied), copied.kind, copied.path) == (list(queries), queries.kind, queries.path)
     with pytest.raises(AttributeError):
         queries[0].text = "another"  # type: ignore[misc]
+    with pytest.raises(AttributeError):
+        queries.path = tmp_path  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        queries.by_qid[1] = queries[0]  # type: ignore[index]
 
 
 def _file(folder: Path, text: str) -> Path:

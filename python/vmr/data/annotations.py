@@ -29,15 +29,9 @@ _LAYOUTS = (
 
 
 class Queries(Sequence[Query]):
-    """The queries of one file, in its order; immutable.
+    """The queries of one file, in its order; immutable."""
 
-    Attributes:
-        path: The file.
-        kind: Name of the layout that the file was recognised to have.
-        by_qid: The queries by their qid.
-    """
-
-    __slots__ = ("_queries", "by_qid", "kind", "path")
+    __slots__ = ("_by_qid", "_kind", "_path", "_queries")
 
     def __init__(self, path: str | os.PathLike[str], kind: Kind, queries: Iterable[Query]) -> None:
         """Takes the queries.
@@ -45,12 +39,26 @@ class Queries(Sequence[Query]):
         Raises:
             InputError: Where two have the same qid.
         """
-        self.path = Path(path)
-        self.kind = kind
+        self._path = Path(path)
+        self._kind = kind
         self._queries = tuple(queries)
-        self.by_qid: Mapping[int | str, Query] = MappingProxyType(
-            _by_qid(self._queries, self.path, "query" if kind in BY_VIDEO else "line")
-        )
+        place = "query" if kind in BY_VIDEO else "line"
+        self._by_qid = MappingProxyType(_by_qid(self._queries, self._path, place))
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._path
+
+    @property
+    def kind(self) -> Kind:
+        """Name of the layout that the file was recognised to have."""
+        return self._kind
+
+    @property
+    def by_qid(self) -> Mapping[int | str, Query]:
+        """The queries by their qid."""
+        return self._by_qid
 
     @overload
     def __getitem__(self, place: int) -> Query: ...
@@ -64,6 +72,9 @@ class Queries(Sequence[Query]):
 
     def __iter__(self) -> Iterator[Query]:
         return iter(self._queries)
+
+    def __reduce__(self) -> tuple[type[Queries], tuple[Path, Kind, tuple[Query, ...]]]:
+        return Queries, (self._path, self._kind, self._queries)
 
     def __repr__(self) -> str:
         return f"Queries({str(self.path)!r}, {self.kind}, {len(self)} queries)"
