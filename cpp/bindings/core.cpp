@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "bindings/bindings.h"
 #include "kernels/cpu_dispatch.h"
 
 namespace py = pybind11;
@@ -32,4 +33,5 @@ PYBIND11_MODULE(_core, module) {
       "build_config", &build_config,
       "What this build was made of (empty where a part is absent) and the instruction set that "
       "its kernels use here.");
+  vmr::bindings::bind_metrics(module);
 }
