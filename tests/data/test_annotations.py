@@ -295,6 +295,13 @@ def test_by_video(tmp_path: Path, name: str) -> None:
     ]
 
 
+def test_times_beside_a_duration_are_seconds(tmp_path: Path) -> None:
+    video = {**TACOS["s1-d2.avi"], "duration": 20}
+    queries = read(tmp_path, json.dumps({"v": video}))
+    assert queries.kind == "activitynet"
+    assert queries[0].windows == ((50.0, 100.0),)
+
+
 def test_charades_cd(tmp_path: Path) -> None:
     queries = read(tmp_path, SMALL["charades-cd"])
     assert queries.kind == "charades-cd"

@@ -79,10 +79,11 @@ def _kind_of_video(video: _Video) -> Kind:
     if video.timestamps is not UNSET and video.sentences is not UNSET:
         if video.video_duration is not UNSET:
             return "charades-cd"
-        if video.num_frames is not UNSET and video.fps is not UNSET:
-            return "tacos"
+        # Times are seconds where the duration is, whatever else the file tells of the video.
         if video.duration is not UNSET:
             return "activitynet"
+        if video.num_frames is not UNSET and video.fps is not UNSET:
+            return "tacos"
     has = [key for key in video.__struct_fields__ if getattr(video, key) is not UNSET]
     raise RecordError(
         "expected timestamps and sentences, and duration, video_duration, or num_frames and fps; "
