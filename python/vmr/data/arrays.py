@@ -58,7 +58,8 @@ class StoredArray:
             InputError: The file is damaged.
         """
         with _clear_errors(self.where):
-            return self._load(rows)
+            array = self._load(rows)
+            return array[:rows] if array.ndim else array
 
 
 def open_array(path: str | os.PathLike[str], key: str | None = None) -> StoredArray:
@@ -123,12 +124,12 @@ def _open_npy(
 
     def load(rows: int | None) -> Array:
         if count == 0:
-            return np.zeros(shape, dtype)[:rows]
+            return np.zeros(shape, dtype)
         mapped = np.memmap(path, np.uint8, "r", offset=begin, shape=(end - begin,))
         if crc is not None and zlib.crc32(mapped.data) != crc:
             raise InputError(f"{where}: is damaged: its checksum is not the one that the zip says")
         array: Array = np.ndarray(shape, dtype, mapped, offset=size, order=order)
-        return array[:rows]
+        return array
 
     return StoredArray(where, shape, dtype, load)
 
@@ -221,7 +222,7 @@ def _open_npz(path: Path, key: str | None) -> StoredArray:
             raise InputError(f"{where}: is cut off: expected {wanted} bytes, got {len(buffer)}")
         kept = shape if wanted == size + count else (rows or 0, *shape[1:])
         array: Array = np.ndarray(kept, dtype, buffer, offset=size, order=order)
-        return array[:rows]
+        return array
 
     return StoredArray(where, shape, dtype, load)
 
