@@ -32,6 +32,14 @@ if TYPE_CHECKING:
     from vmr.data.packs import FeaturePack, load_pack
     from vmr.data.records import Query, Saliency
     from vmr.doctor import build_config
+    from vmr.evaluation import (
+        Evaluation,
+        MomentMetric,
+        Prediction,
+        evaluate,
+        read_predictions,
+        write_predictions,
+    )
     from vmr.models import load
     from vmr.models.granalign import GranAlign, GranAlignConfig
     from vmr.results import FrameScores, Result, Results
@@ -41,6 +49,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BackendError",
     "CacheError",
+    "Evaluation",
     "FeaturePack",
     "FrameScores",
     "GranAlign",
@@ -48,6 +57,8 @@ __all__ = [
     "InputError",
     "Moment",
     "MomentDataset",
+    "MomentMetric",
+    "Prediction",
     "Queries",
     "Query",
     "Result",
@@ -59,18 +70,24 @@ __all__ = [
     "__version__",
     "build_config",
     "collate",
+    "evaluate",
     "load",
     "load_pack",
+    "read_predictions",
     "read_queries",
+    "write_predictions",
     "write_queries",
 ]
 
 _LAZY = {
+    "Evaluation": "vmr.evaluation",
     "FeaturePack": "vmr.data.packs",
     "FrameScores": "vmr.results",
     "GranAlign": "vmr.models.granalign",
     "GranAlignConfig": "vmr.models.granalign",
     "MomentDataset": "vmr.data.dataset",
+    "MomentMetric": "vmr.evaluation",
+    "Prediction": "vmr.evaluation",
     "Queries": "vmr.data.annotations",
     "Query": "vmr.data.records",
     "Result": "vmr.results",
@@ -78,9 +95,12 @@ _LAZY = {
     "Saliency": "vmr.data.records",
     "build_config": "vmr.doctor",
     "collate": "vmr.data.dataset",
+    "evaluate": "vmr.evaluation",
     "load": "vmr.models",
     "load_pack": "vmr.data.packs",
+    "read_predictions": "vmr.evaluation",
     "read_queries": "vmr.data.annotations",
+    "write_predictions": "vmr.evaluation",
     "write_queries": "vmr.data.annotations",
 }
 

@@ -1,0 +1,116 @@
+"""Every measure as one number a query: means, groups, intervals and comparisons follow from these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from vmr import _core
+from vmr.evaluation.packing import (
+    Floats,
+    Highlights,
+    Moments,
+    Rows,
+    average_precisions,
+    best_overlaps,
+    threads,
+)
+from vmr.evaluation.protocols import (
+    LEVELS,
+    PRECISION_THRESHOLDS,
+    RECALL_THRESHOLDS,
+    TOPS,
+    LengthRange,
+    Protocol,
+)
+
+
+class Measures(Mapping[str, Floats]):
+    """Measures by name, each [Q] with values from 0 to 1; NaN for a query that it leaves out.
+
+    Names: ``MR-full-R1@0.5`` (also ``R5``, ``Rany``), ``MR-full-mAP@0.5``, ``MR-full-mAP`` (the mean
+    over IoU 0.5:0.05:0.95), ``MR-full-mIoU``, the same for ``short``, ``middle`` and ``long`` where
+    the protocol has them, ``HL-min-Fair-mAP``, ``HL-min-Fair-Hit1`` and so on, ``HL-mAP``.
+    """
+
+    def __init__(self) -> None:
+        self._vectors: dict[str, Callable[[], Floats]] = {}
+
+    def __getitem__(self, name: str) -> Floats:
+        return self._vectors[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._vectors)
+
+    def __len__(self) -> int:
+        return len(self._vectors)
+
+    def add_moments(
+        self, name: str, moments: Moments, length_range: LengthRange, as_published: bool
+    ) -> None:
+        """The measures of the ground truth of one range of lengths."""
+        precisions = average_precisions(
+            moments, np.array(PRECISION_THRESHOLDS), length_range, as_published
+        )
+        overlaps = best_overlaps(
+            moments, np.array(list(TOPS.values()), dtype=np.int64), length_range, as_published
+        )
+        outside = np.isnan(precisions[:, :1])
+        # An overlap that is NaN otherwise (of a NaN window, as published) reaches nothing.
+        overlaps = np.where(np.isnan(overlaps) & ~outside, 0.0, overlaps)
+        for column, top in enumerate(TOPS):
+            for threshold in RECALL_THRESHOLDS:
+                self._vectors[f"MR-{name}-R{top}@{threshold}"] = partial(
+                    _reached, overlaps, column, threshold
+                )
+        for column, threshold in enumerate(PRECISION_THRESHOLDS):
+            self._vectors[f"MR-{name}-mAP@{threshold}"] = partial(_column, precisions, column)
+        self._vectors[f"MR-{name}-mAP"] = partial(_mean, precisions)
+        self._vectors[f"MR-{name}-mIoU"] = partial(_column, overlaps, 0)
+
+    def repeat(self, name: str, source: str) -> None:
+        """Gives the measures of the range ``source`` to the range ``name`` as well."""
+        for key in [key for key in self._vectors if key.startswith(f"MR-{source}-")]:
+            self._vectors[key.replace(source, name, 1)] = self._vectors[key]
+
+    def add_highlights(self, highlights: Highlights, protocol: Protocol) -> None:
+        """The measures of clip scores."""
+        scores, labels = highlights
+        if protocol.ranked:
+            top, above_median = protocol.ranked
+            precisions = _core.ranked_precisions(
+                *scores, *labels, top=top, above_median=above_median, threads=threads()
+            )
+            if protocol.left_out_without_positives:
+                precisions[_without_positives(labels)] = np.nan
+            self._vectors["HL-mAP"] = partial(_column, precisions[:, None], 0)
+            return
+        precisions, hits = _core.highlight_precisions(
+            *scores, *labels, np.array(list(LEVELS.values())), threads=threads()
+        )
+        for column, level in enumerate(LEVELS):
+            self._vectors[f"HL-min-{level}-mAP"] = partial(_column, precisions, column)
+            self._vectors[f"HL-min-{level}-Hit1"] = partial(_column, hits, column)
+
+
+def _without_positives(labels: Rows) -> npt.NDArray[np.bool_]:
+    positives = np.bincount(
+        labels.spread(), (labels.values > 0).any(axis=1), minlength=len(labels.offsets) - 1
+    )
+    return np.asarray(positives == 0)
+
+
+def _reached(overlaps: Floats, column: int, threshold: float) -> Floats:
+    best = overlaps[:, column]
+    return np.where(np.isnan(best), np.nan, best >= threshold)
+
+
+def _column(table: Floats, column: int) -> Floats:
+    return table[:, column]
+
+
+def _mean(table: Floats) -> Floats:
+    return np.asarray(table.mean(axis=1), dtype=np.float64)

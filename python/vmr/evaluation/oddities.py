@@ -1,0 +1,101 @@
+"""What is odd in a prediction file: refused, or said in the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from vmr.errors import InputError
+
+_SHOWN = 5
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where something was found: a line of the named file (0 where there is none) and its query."""
+
+    line: int
+    qid: int | str
+
+    def __str__(self) -> str:
+        return f"line {self.line} (qid {self.qid!r})" if self.line else f"qid {self.qid!r}"
+
+
+class Oddity(msgspec.Struct, frozen=True):
+    """One kind of thing that was odd.
+
+    Attributes:
+        kind: Its name, the same in every report.
+        text: What it is and how it was scored.
+        count: How often it was found.
+        places: The first five, where it has places.
+    """
+
+    kind: str
+    text: str
+    count: int
+    places: tuple[Place, ...]
+
+    def __str__(self) -> str:
+        if not self.places:
+            return self.text
+        more = ", ..." if self.count > len(self.places) else ""
+        return f"{self.count} x {self.text}: {', '.join(map(str, self.places))}{more}"
+
+
+class Judge:
+    """Refuses what is scored by accident, or only takes note of it.
+
+    Args:
+        file: The name of the predictions' file, for errors.
+        as_published: Nothing is refused that the published code gives a number for.
+    """
+
+    def __init__(self, file: str, as_published: bool) -> None:
+        self.file = file
+        self.as_published = as_published
+        self.oddities: list[Oddity] = []
+
+    def note(self, kind: str, text: str, places: Sequence[Place]) -> None:
+        """Takes something into the report, if there is any of it."""
+        if places:
+            self.oddities.append(Oddity(kind, text, len(places), tuple(places[:_SHOWN])))
+
+    def note_whole(self, kind: str, text: str, count: int) -> None:
+        """Takes something of the files as a whole into the report, if there is any of it."""
+        if count:
+            self.oddities.append(Oddity(kind, text, count, ()))
+
+    def refuse(
+        self,
+        kind: str,
+        text: str,
+        published: str,
+        places: Sequence[Place],
+        *,
+        came: str = "",
+        file: str | None = None,
+    ) -> None:
+        """An error unless scoring as published, where it goes into the report.
+
+        Args:
+            kind: Name of the oddity.
+            text: What was expected and is not so.
+            published: What the published code makes of it.
+            places: Where.
+            came: What the first place holds.
+            file: Another file than the predictions'.
+
+        Raises:
+            InputError: With the first place.
+        """
+        if not places:
+            return
+        if self.as_published:
+            self.note(kind, f"{text} ({published})", places)
+            return
+        more = f" ({len(places) - 1} more such)" if len(places) > 1 else ""
+        raise InputError(
+            f"{file or self.file}, {places[0]}: {text}{f', got {came}' if came else ''}{more}; "
+            f"{published}, and --as-published (as_published=True) scores it so"
+        )

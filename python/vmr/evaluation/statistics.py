@@ -1,0 +1,224 @@
+"""Groups of queries, confidence intervals, and whether two sets of predictions really differ."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from vmr.errors import InputError
+
+if TYPE_CHECKING:
+    from vmr.data.records import Query
+    from vmr.evaluation.packing import Floats
+    from vmr.evaluation.scoring import Evaluation
+
+# Numbers held at once while resampling.
+_BLOCK = 2**22
+
+
+@dataclass(frozen=True)
+class Group:
+    """Queries of one kind: ``name``, how many, and the headline numbers by official key (from 0 to 1;
+    None where the group has no query with such a number)."""
+
+    name: str
+    queries: int
+    values: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A 95% confidence interval, from 0 to 1."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far one headline number of a second set of predictions is from that of a first.
+
+    Attributes:
+        key: The official key.
+        first: The first one's value, from 0 to 1.
+        second: The second one's.
+        interval: 95% confidence interval of ``second - first``.
+        p_value: Two-sided, of the hypothesis that it makes no difference which of the two answered a
+            video's queries: the share of random exchanges with a difference as large.
+    """
+
+    key: str
+    first: float
+    second: float
+    interval: Interval
+    p_value: float
+
+
+def groups(evaluation: Evaluation, what: str) -> list[Group]:
+    """See :meth:`Evaluation.by`."""
+    if what not in _GROUPINGS:
+        raise InputError(f"by: expected one of {', '.join(_GROUPINGS)}, got {what!r}")
+    names, place = _GROUPINGS[what](evaluation.queries)
+    headline = {key: evaluation.measures[name] for key, name in evaluation.headline.items()}
+    found = []
+    for index, name in enumerate(names):
+        chosen = place == index
+        if not chosen.any():
+            continue
+        values = {}
+        for key, vector in headline.items():
+            there = vector[chosen & ~np.isnan(vector)]
+            values[key] = float(there.mean()) if len(there) else None
+        found.append(Group(name, int(chosen.sum()), values))
+    return found
+
+
+def intervals(evaluation: Evaluation, resamples: int, seed: int) -> dict[str, Interval]:
+    """See :meth:`Evaluation.bootstrap`."""
+    _require_resamples(resamples)
+    videos = _videos(evaluation.queries)
+    found = {}
+    for key, name in evaluation.headline.items():
+        values = evaluation.measures[name]
+        there = ~np.isnan(values)
+        if not there.any():
+            continue
+        sums, counts = _totals(np.where(there, values, 0.0), there, videos)
+        found[key] = _interval(_resampled(sums, counts, resamples, seed))
+    return found
+
+
+def differences(
+    first: Evaluation, second: Evaluation, resamples: int, seed: int
+) -> list[Difference]:
+    """See :meth:`Evaluation.compare`."""
+    _require_resamples(resamples)
+    if first.protocol != second.protocol:
+        raise InputError(
+            f"compare: expected two evaluations by one protocol, got {first.protocol} and "
+            f"{second.protocol}"
+        )
+    if [query.qid for query in first.queries] != [query.qid for query in second.queries]:
+        raise InputError("compare: expected two evaluations on the same queries in the same order")
+    videos = _videos(first.queries)
+    found = []
+    for key, name in first.headline.items():
+        if key not in second.headline:
+            continue
+        one, two = first.measures[name], second.measures[name]
+        there = ~np.isnan(one) & ~np.isnan(two)
+        if not there.any():
+            continue
+        gain = np.where(there, two - one, 0.0)
+        sums, counts = _totals(gain, there, videos)
+        found.append(
+            Difference(
+                key,
+                float(one[there].mean()),
+                float(two[there].mean()),
+                _interval(_resampled(sums, counts, resamples, seed)),
+                _exchange_test(sums, resamples, seed),
+            )
+        )
+    return found
+
+
+def _require_resamples(resamples: int) -> None:
+    if resamples < 100:
+        raise InputError(f"resamples: expected at least 100, got {resamples}")
+
+
+def _videos(queries: Sequence[Query]) -> npt.NDArray[np.int64]:
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(query.video, len(numbers)) for query in queries])
+
+
+def _totals(
+    values: Floats, there: npt.NDArray[np.bool_], videos: npt.NDArray[np.int64]
+) -> tuple[Floats, Floats]:
+    """Sum and number of the values of each video that has any."""
+    sums = np.asarray(np.bincount(videos, weights=values), dtype=np.float64)
+    counts = np.asarray(np.bincount(videos, weights=there), dtype=np.float64)
+    return sums[counts > 0], counts[counts > 0]
+
+
+def _resampled(sums: Floats, counts: Floats, resamples: int, seed: int) -> Floats:
+    """The mean over queries of each resample of videos, [resamples]."""
+    generator = np.random.default_rng(seed)
+    videos = len(sums)
+    means = np.empty(resamples)
+    at_once = max(1, _BLOCK // videos)
+    for begin in range(0, resamples, at_once):
+        drawn = generator.integers(videos, size=(min(at_once, resamples - begin), videos))
+        means[begin : begin + len(drawn)] = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    return means
+
+
+def _exchange_test(sums: Floats, resamples: int, seed: int) -> float:
+    generator = np.random.default_rng(seed)
+    observed = abs(sums.sum())
+    changed = sums[sums != 0]
+    if not len(changed):
+        return 1.0
+    as_large = 0
+    at_once = max(1, _BLOCK // len(changed))
+    for begin in range(0, resamples, at_once):
+        signs = generator.integers(2, size=(min(at_once, resamples - begin), len(changed)))
+        exchanged = (2.0 * signs - 1.0) @ changed
+        as_large += int((np.abs(exchanged) >= observed * (1 - 1e-12)).sum())
+    return (as_large + 1) / (resamples + 1)
+
+
+def _interval(values: Floats) -> Interval:
+    low, high = np.percentile(values, [2.5, 97.5])
+    return Interval(float(low), float(high))
+
+
+_Grouped: TypeAlias = "tuple[list[str], npt.NDArray[np.int64]]"
+
+
+def _binned(values: Sequence[float], edges: Sequence[float], unit: str) -> _Grouped:
+    """Values by which (edge, next edge] they fall into."""
+    names = [f"up to {edges[0]:g} {unit}"]
+    names += [f"{a:g} to {b:g} {unit}" for a, b in itertools.pairwise(edges)]
+    names += [f"over {edges[-1]:g} {unit}"]
+    return names, np.searchsorted(np.array(edges), np.array(values), side="left")
+
+
+def _by_length(queries: Sequence[Query]) -> _Grouped:
+    lengths = [
+        sum(end - start for start, end in query.windows) / len(query.windows)
+        if query.windows
+        else 0.0
+        for query in queries
+    ]
+    return _binned(lengths, (5, 10, 20, 30, 60), "s")
+
+
+def _by_duration(queries: Sequence[Query]) -> _Grouped:
+    return _binned([query.duration for query in queries], (30, 60, 120, 180, 300), "s")
+
+
+def _by_words(queries: Sequence[Query]) -> _Grouped:
+    counts = np.array([len(query.text.split()) for query in queries])
+    names = ["1 to 5 words", "6 to 10 words", "11 to 15 words", "16 to 20 words", "over 20 words"]
+    return names, np.searchsorted(np.array([5, 10, 15, 20]), counts, side="left")
+
+
+def _by_domain(queries: Sequence[Query]) -> _Grouped:
+    names = sorted({query.domain or "none" for query in queries})
+    return names, np.array([names.index(query.domain or "none") for query in queries])
+
+
+_GROUPINGS: dict[str, Callable[[Sequence[Query]], _Grouped]] = {
+    "length": _by_length,
+    "duration": _by_duration,
+    "words": _by_words,
+    "domain": _by_domain,
+}
+GROUPINGS = tuple(_GROUPINGS)
