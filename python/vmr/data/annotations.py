@@ -15,7 +15,7 @@ import msgspec
 from vmr.data.by_video import read_lengths, read_txt, read_videos
 from vmr.data.jsonl import CLIP_SECONDS, ROW, count_clips, query_of_row, read_jsonl
 from vmr.data.layouts import BY_VIDEO, Kind, RecordError, UnknownLayoutError
-from vmr.data.lines import read_start
+from vmr.data.lines import collector_paused, read_start
 from vmr.data.records import Query
 from vmr.errors import InputError, VmrWarning
 from vmr.files import atomic_path
@@ -115,11 +115,12 @@ def read_queries(
         InputError: For a file that cannot be read, with its line or video and what was expected.
     """
     start = read_start(path)
-    if start.startswith(b"{"):
-        kind, queries = read_videos(path) if _VIDEOS.match(start) else read_jsonl(path)
-        return Queries(path, kind, queries)
-    if b"##" in start.split(b"\n", 1)[0]:
-        return Queries(path, "charades-sta", read_txt(path, *_durations_for(path, durations)))
+    with collector_paused():
+        if start.startswith(b"{"):
+            kind, queries = read_videos(path) if _VIDEOS.match(start) else read_jsonl(path)
+            return Queries(path, kind, queries)
+        if b"##" in start.split(b"\n", 1)[0]:
+            return Queries(path, "charades-sta", read_txt(path, *_durations_for(path, durations)))
     got = start[:20].split(b"\n", 1)[0].decode(errors="replace")
     what = "a JSON list" if start.startswith(b"[") else repr(got)
     raise UnknownLayoutError(f"{path}: {_LAYOUTS}; the file begins with {what}")

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from vmr.data.lines import decode_json, read_lines
+from vmr.data.lines import collector_paused, decode_json, read_lines
 from vmr.errors import InputError
 from vmr.files import atomic_path
 
@@ -50,10 +50,11 @@ def read_predictions(path: str | os.PathLike[str]) -> list[Prediction]:
         InputError: For a file or a line that is not right, with both named.
     """
     predictions = []
-    for number, raw in read_lines(path):
-        prediction = decode_json(raw, _DECODER, f"{path}, line {number}")
-        prediction.line = number
-        predictions.append(prediction)
+    with collector_paused():
+        for number, raw in read_lines(path):
+            prediction = decode_json(raw, _DECODER, f"{path}, line {number}")
+            prediction.line = number
+            predictions.append(prediction)
     return predictions
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import msgspec
 import numpy as np
 
+from vmr.data.lines import collector_paused
 from vmr.data.records import Query
 from vmr.errors import InputError
 from vmr.evaluation import packing
@@ -213,6 +214,18 @@ def evaluate(
     Raises:
         InputError: For a file or record that is not right, and for what is scored by accident.
     """
+    with collector_paused():
+        return _evaluate(predictions, ground_truth, protocol, as_published, limit, durations)
+
+
+def _evaluate(
+    predictions: Predictions,
+    ground_truth: GroundTruth,
+    protocol: str | None,
+    as_published: bool,
+    limit: float | None,
+    durations: str | os.PathLike[str] | None,
+) -> Evaluation:
     queries, truth_name = _queries(ground_truth, durations)
     records, name = as_predictions(predictions)
     chosen = _protocol(protocol, queries)
@@ -268,7 +281,9 @@ def _score_moments(
             if repeats:
                 measures.add_moments(name, moments, None, judge.as_published)
     outcome = "the numbers of all lengths are repeated there" if repeats else "no number there"
-    judge.note_whole("empty-range", f"no ground truth is {' or '.join(empty)}: {outcome}", len(empty))
+    judge.note_whole(
+        "empty-range", f"no ground truth is {' or '.join(empty)}: {outcome}", len(empty)
+    )
 
 
 def _queries(
