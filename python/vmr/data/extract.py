@@ -179,8 +179,10 @@ class _Folder:
         if dim is not None:
             source = msgspec.structs.replace(source, dim=dim)
         if text_dim is not None:
-            key = "last_hidden_state" if self._tokens else None
-            text = Text(files=(_TEXT,), key=key, dim=text_dim)
+            # A sentence's vector has length 1 already, its tokens' states have any.
+            text = Text(files=(_TEXT,), key=None, dim=text_dim, normalise="already")
+            if self._tokens:
+                text = Text(files=(_TEXT,), dim=text_dim)
         new = msgspec.structs.replace(
             spec, sources={"video": source}, text=text, made={**spec.made, **self._made}
         )

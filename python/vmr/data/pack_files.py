@@ -133,7 +133,9 @@ class PackFiles:
         found = []
         for template in about.parts or self._sources[source]:
             pattern = re.sub(r"\{.*?\}", "*", template)
-            found += [first] if (first := min(self.folder.glob(pattern), default=None)) else []
+            # Hidden files are parts that a killed run left behind.
+            there = (path for path in self.folder.glob(pattern) if not path.name.startswith("."))
+            found += [first] if (first := min(there, default=None)) else []
         return found if about.parts else found[:1]
 
     def _find_folder(self, root: Path) -> Path:
