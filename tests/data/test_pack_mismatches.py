@@ -11,8 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.pack_layouts import LAYOUTS, QUERY, VID, Array, make, save, unit
+from vmr.data.pack_spec import Pack, decode_yaml
 from vmr.data.packs import FeaturePack, load_pack
 from vmr.data.records import Query
 from vmr.errors import InputError, VmrWarning
@@ -301,6 +304,29 @@ def test_what_is_wrong_with_a_yaml(
     with pytest.raises(InputError, match=message) as caught:
         two(tmp_path, edit(TWO))
     assert "pack.yaml" in str(caught.value)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    changes=st.lists(
+        st.tuples(st.integers(0, 400), st.sampled_from("{}[]:,&*!-#'\"\n\t 0aé~|>?%@")), max_size=5
+    ),
+    more=st.sampled_from(
+        ["", "about: &a [*a]\n", "made: &a {b: *a}\n", "? [1]\n: 2\n", "x: 2001-01-01\n"]
+    ),
+)
+def test_a_yaml_is_a_pack_or_an_error(changes: list[tuple[int, str]], more: str) -> None:
+    text = list(TWO)
+    for place, character in changes:
+        text[place % len(text)] = character
+    try:
+        read = decode_yaml(("".join(text) + more).encode(), Pack, "a.yaml")
+    except InputError as error:
+        said = str(error)
+    else:
+        assert read.sources
+        return
+    assert "a.yaml" in said
 
 
 def test_what_is_no_pack(tmp_path: Path) -> None:
