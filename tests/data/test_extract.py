@@ -308,4 +308,10 @@ def test_the_embedded_models(tmp_path: Path, real_data: Path) -> None:
     np.testing.assert_allclose(
         pack.pooled_text(query), sentences.encode([query.text])[0], atol=1e-4
     )
+    # The sentence's vector points where the sum of its tokens' states does.
+    assert isinstance(sentences, vmr.backends.TokenEncoder)
+    total = sentences.encode_tokens([query.text])[0].sum(axis=0)
+    np.testing.assert_allclose(
+        sentences.encode([query.text])[0], total / np.linalg.norm(total), atol=1e-5
+    )
     assert pack.check([query]).ok

@@ -50,7 +50,9 @@ def _add_extract(actions: Commands) -> None:
     )
     parser.add_argument("videos", nargs="+", metavar="VIDEO", help="a video file")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the pack's folder")
-    parser.add_argument("--every", type=float, default=2.0, metavar="S", help="seconds a row")
+    parser.add_argument(
+        "--every", type=float, default=2.0, metavar="S", help="seconds a row (default: 2)"
+    )
     parser.add_argument("--queries", metavar="FILE", help="an annotation file, for text features")
     parser.add_argument("--encoder", default="embedded", metavar="NAME", help="(embedded only)")
     parser.add_argument(
