@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import vmr
@@ -132,6 +133,30 @@ def test_check_prints_a_table(odd: Path, clean: Path, capsys: pytest.CaptureFixt
     assert second.split() == [str(odd), "qvhighlights", "15", "1", "18", "1", "14"]
     assert rest[1] == str(odd)
     assert "  windows that end before they start: 2 (line 2, qid reversed; ...)" in rest
+
+
+def test_missing_features_are_odd(
+    clean: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {"query": "x", "duration": 4, "relevant_windows": [[0, 2]]}
+    rows = [row | {"qid": qid, "vid": vid} for qid, vid in ((1, "v"), (2, "w"), (3, "w"))]
+    clean.write_text("\n".join(map(json.dumps, rows)))
+    folder = tmp_path / "features"
+    (folder / "clip").mkdir(parents=True)
+    np.savez(folder / "clip" / "v.npz", features=np.ones((4, 3), np.float32))
+    (folder / "pack.yaml").write_text(
+        "version: 1\ncolumns: [clip]\nsources: {clip: {files: 'clip/{vid}.npz', dim: 3}}\n"
+        "seconds_per_row: 2\ntext: {files: 'text/qid{qid}.npz', dim: 3}\n",
+        encoding="utf-8",
+    )
+    assert main(["data", "check", str(clean), "--features", str(folder), "--strict"]) == 1
+    said = capsys.readouterr().out
+    assert (
+        "queries that have no text features in the pack: 3 (line 1, qid 1; line 2, qid 2;" in said
+    )
+    assert "queries whose video has no features in the pack: 2 (line 2, qid 2;" in said
+    assert main(["data", "check", str(clean), "--root", str(folder)]) == 3
+    assert "--features" in capsys.readouterr().err
 
 
 def test_strict(odd: Path, clean: Path) -> None:

@@ -22,6 +22,7 @@ exit codes:
   1  an error inside vmr       5  a model is missing or failed
   2  the command is not right  6  a result or the cache cannot be written
   3  an input is not right     130  interrupted
+(vmr data check --strict: 1 where something is odd)
 """
 
 

@@ -31,7 +31,7 @@ def add_parser(commands: Commands) -> None:
         "check",
         help="count what files hold, and what is odd about them",
         description="Counts queries, videos and windows, and what is odd: windows that are reversed, "
-        "empty or outside the video, repeated queries and the like. " + _LAYOUTS,
+        "empty or outside the video, repeated queries, missing features and the like. " + _LAYOUTS,
         epilog="exit code: 0 when all files can be read, odd or not (1 with --strict and something "
         "odd), 3 when one cannot",
     )
@@ -40,6 +40,14 @@ def add_parser(commands: Commands) -> None:
         help="a file, or a folder: every .jsonl, .json and .txt in it that holds annotations",
     )  # fmt: skip
     _add_durations(checking)
+    checking.add_argument(
+        "--features", metavar="PACK",
+        help="also look up which videos and queries have no features in a pack: a ready one of "
+        "vmr features list, a YAML or its folder (vmr features check reads the features too)",
+    )  # fmt: skip
+    checking.add_argument(
+        "--root", type=Path, metavar="DIR", help="folder of the features of a ready pack"
+    )
     checking.add_argument("--strict", action="store_true", help="exit with 1 if something is odd")
     checking.add_argument("--json", action="store_true", help="print JSON")
     checking.set_defaults(run=_check)
@@ -81,6 +89,13 @@ def _check(options: argparse.Namespace) -> int:
     from vmr.data.layouts import UnknownLayoutError
     from vmr.errors import InputError
 
+    if options.root is not None and options.features is None:
+        raise InputError("--root is the folder of the pack that --features names")
+    pack = None
+    if options.features is not None:
+        from vmr.data.packs import load_pack
+
+        pack = load_pack(options.features, options.root)
     checks: list[Check] = []
     errors: list[dict[str, str]] = []
     skipped: list[str] = []
@@ -89,7 +104,8 @@ def _check(options: argparse.Namespace) -> int:
         before = len(checks), len(errors)
         for file in files:
             try:
-                checks.append(check_queries(read_queries(file, durations=options.durations)))
+                queries = read_queries(file, durations=options.durations)
+                checks.append(check_queries(queries, pack))
             except UnknownLayoutError as error:
                 # In a folder there is much else; a file that was named is meant.
                 if path.is_dir():

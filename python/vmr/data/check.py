@@ -6,12 +6,16 @@ import os
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from vmr.data.annotations import Queries
 from vmr.data.layouts import Kind
 from vmr.data.records import Query
+
+if TYPE_CHECKING:
+    from vmr.data.packs import FeaturePack
 
 # Seconds that an end may lie behind the duration: durations are sums and products of rounded numbers.
 TOLERANCE = 1e-6
@@ -30,6 +34,8 @@ _MEANINGS = {
     "empty_text": "queries without text",
     "repeated_clips": "queries that score a clip twice (relevant_clip_ids)",
     "durations_differ": "queries that give another duration than an earlier one of the same video",
+    "missing_video": "queries whose video has no features in the pack",
+    "missing_text": "queries that have no text features in the pack",
 }
 
 
@@ -85,19 +91,34 @@ class Check(msgspec.Struct, frozen=True):
     quirks: tuple[Quirk, ...]
 
 
-def check_queries(queries: Queries) -> Check:
+def check_queries(queries: Queries, pack: FeaturePack | None = None) -> Check:
     """Counts what annotations hold and what is odd about them.
 
     Reversed windows count for nothing else but ``reversed``, so what they would mean is not guessed; a
     window that starts after the end of the video also ends after it, and counts for both. Ends up to a
     microsecond behind the duration are rounding, not a quirk.
+
+    Args:
+        queries: A file's queries.
+        pack: Where their features should be; whether they are there is looked up, they are not read
+            (:meth:`vmr.FeaturePack.check` does that).
+
+    Raises:
+        InputError: The pack's HDF5 file is damaged, or h5py is not installed.
     """
     counts = dict.fromkeys(_MEANINGS, 0)
     places: dict[str, list[Place]] = {name: [] for name in _MEANINGS}
     seen: set[object] = set()
     durations: dict[str, float] = {}
+    missing = pack.missing(queries) if pack is not None else None
+    videos = set(missing.videos if missing else ())
+    texts = set(missing.queries if missing else ())
     for query in queries:
         found = list(_quirks_of(query))
+        if query.video in videos:
+            found.append("missing_video")
+        if query.qid in texts:
+            found.append("missing_text")
         key = (query.video, query.text, query.windows)
         if key in seen:
             found.append("repeated")
