@@ -250,8 +250,8 @@ def main() -> None:
         f"{cpu_name()}, {os.cpu_count()} cores; Python {platform.python_version()}, NumPy "
         f"{version('numpy')}, scikit-learn {version('scikit-learn')}, msgspec {version('msgspec')}. "
         "Medians of runs that take turns. The published example of QVHighlights (1,550 queries of val, "
-        "ten windows and 75 scores each); both give the same numbers, byte for byte. In one process: each "
-        "from the records that it reads the files into, to its dictionary of numbers; the official "
+        "ten windows and 75 scores each); both give the same numbers, byte for byte. In one process: "
+        "each from the records that it reads the files into, to its dictionary of numbers; the official "
         "functions without their pool of eight processes. The command line has the pool, as published.",
         "",
         "    VMR_SHARED=../shared python benchmarks/end_to_end/bench_evaluate.py "
