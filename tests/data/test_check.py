@@ -13,7 +13,8 @@ import pytest
 import vmr
 from vmr.cli import main
 from vmr.data.annotations import read_queries
-from vmr.data.check import Check, Place, check_queries
+from vmr.data.check import Check, check_queries
+from vmr.data.records import Place
 
 DURATION = 10.0
 ROWS = [

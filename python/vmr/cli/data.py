@@ -139,6 +139,8 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _table(checks: list[Check]) -> str:
+    from vmr.tables import table
+
     header = ("file", "layout", "queries", "videos", "windows", "saliency", "odd")
     rows = [
         (
@@ -152,13 +154,7 @@ def _table(checks: list[Check]) -> str:
         )
         for check in checks
     ]
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    lines = []
-    for row in (header, *rows):
-        names = (cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True))
-        numbers = (cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True))
-        lines.append("  ".join((*names, *numbers)))
-    return "\n".join(lines)
+    return "\n".join(table(header, rows, names=2))
 
 
 def _quirks(checks: list[Check]) -> str:

@@ -12,7 +12,7 @@ import msgspec
 
 from vmr.data.annotations import Queries
 from vmr.data.layouts import Kind
-from vmr.data.records import Query
+from vmr.data.records import Place, Query
 
 if TYPE_CHECKING:
     from vmr.data.packs import FeaturePack
@@ -37,18 +37,6 @@ _MEANINGS = {
     "missing_video": "queries whose video has no features in the pack",
     "missing_text": "queries that have no text features in the pack",
 }
-
-
-class Place(msgspec.Struct, frozen=True):
-    """Where something stands.
-
-    Attributes:
-        line: As :attr:`vmr.Query.line`.
-        qid: The query's.
-    """
-
-    line: int
-    qid: int | str
 
 
 class Quirk(msgspec.Struct, frozen=True):

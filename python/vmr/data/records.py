@@ -63,3 +63,18 @@ class Query(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     saliency: Saliency | None = None
     domain: str | None = None
     line: int = 0
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where something was found in a file.
+
+    Attributes:
+        line: Counted from 1, as :attr:`Query.line`; 0 where there is none.
+        qid: The query's.
+    """
+
+    line: int
+    qid: int | str
+
+    def __str__(self) -> str:
+        return f"line {self.line} (qid {self.qid!r})" if self.line else f"qid {self.qid!r}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vmr.evaluation.metric import MomentMetric
-from vmr.evaluation.oddities import Oddity, Place
+from vmr.evaluation.oddities import Oddity
 from vmr.evaluation.predictions import Prediction, read_predictions, write_predictions
 from vmr.evaluation.protocols import PROTOCOLS, Protocol
 from vmr.evaluation.scoring import Evaluation, evaluate
@@ -17,7 +17,6 @@ __all__ = [
     "Interval",
     "MomentMetric",
     "Oddity",
-    "Place",
     "Prediction",
     "Protocol",
     "evaluate",

@@ -6,19 +6,10 @@ from collections.abc import Sequence
 
 import msgspec
 
+from vmr.data.records import Place
 from vmr.errors import InputError
 
 _SHOWN = 5
-
-
-class Place(msgspec.Struct, frozen=True):
-    """Where something was found: a line of the named file (0 where there is none) and its query."""
-
-    line: int
-    qid: int | str
-
-    def __str__(self) -> str:
-        return f"line {self.line} (qid {self.qid!r})" if self.line else f"qid {self.qid!r}"
 
 
 class Oddity(msgspec.Struct, frozen=True):

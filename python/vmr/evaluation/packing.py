@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vmr import _core
-from vmr.data.records import Query
+from vmr.data.records import Place, Query
 from vmr.errors import InputError
-from vmr.evaluation.oddities import Judge, Place
+from vmr.evaluation.oddities import Judge
 from vmr.evaluation.predictions import Prediction
 
 Floats = npt.NDArray[np.float64]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from vmr.evaluation.protocols import LEVELS
+from vmr.tables import table
 
 if TYPE_CHECKING:
     from vmr.evaluation.scoring import Evaluation
@@ -91,15 +92,3 @@ def differences_table(first: str, second: str, differences: Sequence[Difference]
 def percent(value: float | None) -> str:
     """A share as the field prints it; a dash where there is none."""
     return "-" if value is None else f"{100 * value:.2f}"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines with aligned columns, the first one to the left."""
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if place == 0 else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in (head, *rows)
-    ]
