@@ -71,6 +71,8 @@ def test_the_wheel_works_where_it_is_installed(tmp_path: Path) -> None:
         "vmr/py.typed",
         "vmr/_core.pyi",
         "vmr/schemas/results-1.json",
+        "vmr/schemas/evaluation-1.json",
+        *(f"vmr/data/presets/{path.name}" for path in ROOT.glob("python/vmr/data/presets/*.yaml")),
     } <= names
     assert not any(name.startswith(("cpp/", "tests/")) for name in names)
     # An environment that sees this one's packages, but not its editable vmr.
@@ -81,8 +83,10 @@ def test_the_wheel_works_where_it_is_installed(tmp_path: Path) -> None:
     script = (
         "import json, vmr, torch\n"
         "from vmr import ops\n"
+        "from vmr.data.pack_spec import list_packs\n"
         "iou = ops.span_iou(torch.tensor([[0.0, 2.0]]), torch.tensor([[1.0, 3.0]]))\n"
-        "print(json.dumps([vmr.__file__, iou.item(), vmr.build_config()['version']]))"
+        "found = [vmr.__file__, iou.item(), vmr.build_config()['version'], list_packs()]\n"
+        "print(json.dumps(found))"
     )
     run = subprocess.run(
         [tmp_path / "env" / "bin" / "python", "-c", script],
@@ -91,7 +95,8 @@ def test_the_wheel_works_where_it_is_installed(tmp_path: Path) -> None:
         check=True,
         cwd=tmp_path,
     )
-    file, iou, version = json.loads(run.stdout)
+    file, iou, version, packs = json.loads(run.stdout)
     assert Path(file).is_relative_to(site)
     assert iou == pytest.approx(1 / 3)
+    assert "lighthouse-tacos-clip-slowfast" in packs
     assert wheel.name.startswith(f"vmr-{version}-")

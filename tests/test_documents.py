@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
+from tests.evaluation import cases
 from vmr.backends.packages import PACKAGES, demo_video, status
 
 ROOT = Path(__file__).parent.parent
@@ -35,6 +40,49 @@ def test_the_python_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
     for block in blocks:
         exec(compile(block, "README.md", "exec"), {})
     assert (tmp_path / "moments.csv").read_text().startswith("video,query,rank")
+
+
+def test_the_python_of_the_guides_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = random.Random(0)
+    truth = cases.ground_truth(rng, 30)
+    write_lines("val.jsonl", truth)
+    write_lines("preds.jsonl", [cases.prediction(rng, query) for query in truth])
+    write_beach(tmp_path)
+    for name, count in (("evaluation", 1), ("own-data", 2)):
+        text = (ROOT / "docs" / f"{name}.md").read_text("utf-8")
+        blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+        assert len(blocks) == count
+        names: dict[str, object] = {"torch": torch}
+        for block in blocks:
+            exec(compile(block, f"{name}.md", "exec"), names)
+    assert "qvhighlights 2 ((12.5, 20.0),)" in capsys.readouterr().out
+
+
+def write_lines(path: str, records: list[dict[str, Any]]) -> None:
+    Path(path).write_text("\n".join(map(json.dumps, records)), encoding="utf-8")
+
+
+def write_beach(folder: Path) -> None:
+    """The annotations and the pack that docs/own-data.md describes, as it describes them."""
+    text = (ROOT / "docs" / "own-data.md").read_text("utf-8")
+    lines = [line.strip() for line in text.splitlines() if line.startswith('    {"qid"')]
+    (folder / "train.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    pack = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)[0]
+    beach = folder / "beach"
+    for name, columns in (("clip", 512), ("slowfast", 2304)):
+        (beach / name).mkdir(parents=True)
+        np.savez(beach / name / "beach-07.npz", features=np.ones((47, columns), np.float32))
+    (beach / "text").mkdir()
+    for qid in (1, 2):
+        np.savez(
+            beach / "text" / f"qid{qid}.npz",
+            last_hidden_state=np.ones((7, 512), np.float32),
+            pooler_output=np.ones(512, np.float32),
+        )
+    (beach / "pack.yaml").write_text(pack, encoding="utf-8")
 
 
 @needs_models
