@@ -10,6 +10,7 @@
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -92,10 +93,18 @@ void share_out(int64_t queries, int threads, const Work& work) {
       errors[static_cast<size_t>(part)] = std::current_exception();
     }
   };
-  std::vector<std::thread> others;
-  for (int64_t part = 1; part < parts; ++part) others.emplace_back(run, part);
-  run(0);
-  for (std::thread& other : others) other.join();
+  {
+    std::vector<std::jthread> others;  // joined wherever this block is left
+    others.reserve(static_cast<size_t>(parts));
+    for (int64_t part = 1; part < parts; ++part) {
+      try {
+        others.emplace_back(run, part);
+      } catch (const std::system_error&) {
+        run(part);  // the system has no thread left
+      }
+    }
+    run(0);
+  }
   for (const std::exception_ptr& error : errors) {
     if (error) std::rethrow_exception(error);
   }

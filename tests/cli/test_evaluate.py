@@ -13,6 +13,9 @@ import jsonschema
 import pytest
 
 from tests.evaluation import cases
+from vmr.cli import evaluate as command
+from vmr.evaluation.protocols import PROTOCOLS
+from vmr.evaluation.statistics import _GROUPINGS
 
 
 def vmr(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -80,12 +83,11 @@ def test_text_says_the_same(files: tuple[Path, Path, Path]) -> None:
         assert word in run.stdout
 
 
-@pytest.mark.parametrize("protocol", ["lighthouse", "univtg", "bm-detr", "emb"])
+@pytest.mark.parametrize("protocol", ["qvhighlights", "lighthouse", "univtg", "bm-detr", "emb"])
 def test_protocols_have_their_own_keys(files: tuple[Path, Path, Path], protocol: str) -> None:
-    run = vmr(*files[:2], "--protocol", protocol, "--json")
-    brief = json.loads(run.stdout)["metrics"]["brief"]
-    key = {"univtg": "MR-full-mIoU-key", "emb": "mIoU"}.get(protocol, "MR-full-R1@0.5")
-    assert key in brief
+    found = json.loads(vmr(*files[:2], "--protocol", protocol, "--json").stdout)
+    assert found["protocol"] == protocol
+    assert list(found["metrics"]["brief"]) == [key for key, _ in PROTOCOLS[protocol].brief]
 
 
 def test_torch_is_not_imported(files: tuple[Path, Path, Path]) -> None:
@@ -118,17 +120,50 @@ def test_errors_name_file_and_line(files: tuple[Path, Path, Path], tmp_path: Pat
     assert "--as-published" in run.stderr
     run = vmr(bad, files[1], "--as-published")
     assert run.returncode == 0
-    assert "1 x expected a window with start <= end" in run.stdout
+    assert "1 x window that ends before it starts" in run.stdout
     for arguments in (
         (tmp_path / "none.jsonl", files[1]),
         (files[0], files[0]),
         (files[1], files[1]),
         (*files[:2], "--plot", tmp_path / "no" / "folder.png"),
         (*files[:2], "--limit", "75"),
-        (*files[:2], "--bootstrap", "1"),
+        (*files[:2], "--limit", "nan", "--protocol", "bm-detr"),
+        (*files[:2], "--protocol", "tvsum"),
+        (*files[:2], "--by", "domain"),
     ):
         run = vmr(*arguments)
         assert run.returncode in (3, 6)
         assert run.stderr.startswith("vmr: error: ")
         assert run.stderr.count("\n") == 1
-    assert vmr(*files[:2], "--by", "colour").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--by", "colour"], "expected some of length, duration, words, domain, got 'colour'"),
+        (["--bootstrap", "1"], "expected a whole number from 100, got '1'"),
+        (["--plot", "recall.txt"], "expected a name in .png, .svg or .pdf, got 'recall.txt'"),
+        (["--protocol", "best"], "invalid choice: 'best'"),
+    ],
+)
+def test_wrong_options_are_refused_before_any_work(arguments: list[str], message: str) -> None:
+    run = vmr("no.jsonl", "no.jsonl", *arguments)
+    assert run.returncode == 2
+    assert message in run.stderr
+
+
+def test_what_is_odd_in_the_other_file_is_said(
+    files: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    half = tmp_path / "half.jsonl"
+    half.write_text("\n".join(files[2].read_text().splitlines()[:20]), encoding="utf-8")
+    run = vmr(*files[:2], "--compare", half)
+    assert "noticed in the second:\n  20 x query without a prediction" in run.stdout
+    document = json.loads(vmr(*files[:2], "--compare", half, "--json").stdout)
+    kinds = [oddity["kind"] for oddity in document["comparison"]["oddities"]]
+    assert "no-prediction" in kinds
+
+
+def test_the_options_are_those_of_the_library() -> None:
+    assert tuple(PROTOCOLS) == command._PROTOCOLS
+    assert tuple(_GROUPINGS) == command._GROUPS

@@ -39,6 +39,38 @@ def test_batches_add_up() -> None:
         metric.compute()
 
 
+def test_a_new_answer_replaces_the_old() -> None:
+    _, queries = pairs(2)
+    start, end = queries[0].windows[0]  # type: ignore[index]
+    miss = vmr.Prediction(qid=0, pred_relevant_windows=[(59.0, 60.0, 1.0)])
+    hit = vmr.Prediction(qid=0, pred_relevant_windows=[(start, end, 1.0)])
+    metric = vmr.MomentMetric()
+    metric.update([miss], queries[:1])
+    assert metric.compute()["MR-full-R1@0.7"] == 0
+    metric.update([hit], queries[:1])
+    assert metric.compute()["MR-full-R1@0.7"] == 100
+
+
+def test_a_call_scores_the_batch_and_keeps_it() -> None:
+    predictions, queries = pairs(8)
+    metric = vmr.MomentMetric()
+    metric.update(predictions[:4], queries[:4])
+    assert metric(predictions[4:], queries[4:]) == vmr.evaluate(predictions[4:], queries[4:]).brief
+    assert len(metric) == 8
+
+
+def test_accidents_are_refused_at_once() -> None:
+    predictions, queries = pairs(3)
+    wrong = vmr.Prediction(qid=2, pred_relevant_windows=[(9.0, 3.0, 1.0)])
+    metric = vmr.MomentMetric()
+    with pytest.raises(vmr.InputError, match="predictions, qid 2: expected a window with start"):
+        metric.update([*predictions[:2], wrong], queries)
+    assert len(metric) == 0
+    published = vmr.MomentMetric(as_published=True)
+    published.update([*predictions[:2], wrong], queries)
+    assert len(published) == 3
+
+
 def test_it_can_be_pickled() -> None:
     predictions, queries = pairs(4)
     metric = vmr.MomentMetric("univtg")

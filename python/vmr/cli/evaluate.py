@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,14 +60,16 @@ def add_parser(commands: Commands) -> None:
         "words (of the query), domain",
     )  # fmt: skip
     parser.add_argument(
-        "--bootstrap", type=int, metavar="N",
+        "--bootstrap", type=_resamples, metavar="N",
         help="95%% confidence intervals from N resamples of the videos",
     )  # fmt: skip
     parser.add_argument(
         "--compare", type=Path, metavar="OTHER",
         help="a second prediction file: paired differences, their intervals and p-values",
     )  # fmt: skip
-    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw recall over IoU")
+    parser.add_argument(
+        "--plot", type=_picture, metavar="FILE", help="draw recall over IoU (.png, .svg or .pdf)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
@@ -77,6 +80,19 @@ def _groupings(text: str) -> tuple[str, ...]:
         if name not in _GROUPS:
             raise argparse.ArgumentTypeError(f"expected some of {', '.join(_GROUPS)}, got {name!r}")
     return names
+
+
+def _resamples(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 100:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 100, got {text!r}")
+    return int(text)
+
+
+def _picture(text: str) -> Path:
+    path = Path(text)
+    if path.suffix not in (".png", ".svg", ".pdf"):
+        raise argparse.ArgumentTypeError(f"expected a name in .png, .svg or .pdf, got {text!r}")
+    return path
 
 
 def run(options: argparse.Namespace) -> int:
@@ -97,15 +113,20 @@ def run(options: argparse.Namespace) -> int:
     for what in options.by:
         groups = first.by(what)
         found.setdefault("by", {})[what] = groups
-        texts.append(report.groups_table(what, groups))
+        texts.append(report.groups_table(first, what, groups))
     if second is not None:
         resamples = options.bootstrap if options.bootstrap is not None else 10000
         differences = first.compare(second, resamples)
-        found["comparison"] = {"with": str(options.compare), "differences": differences}
+        found["comparison"] = {
+            "with": str(options.compare),
+            "differences": differences,
+            "oddities": second.oddities,
+        }
         names = (str(options.predictions), str(options.compare))
-        texts.append(report.differences_table(*names, differences))
+        texts.append(report.differences_table(*names, second, differences))
     if options.plot is not None:
         _plot(options, first, second)
+        print(f"vmr: wrote {options.plot}", file=sys.stderr)
     if options.json:
         say(msgspec.json.format(msgspec.json.encode(found)).decode())
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 import numpy as np
@@ -37,7 +37,7 @@ class Measures(Mapping[str, Floats]):
     """
 
     def __init__(self) -> None:
-        self._vectors: dict[str, Callable[[], Floats]] = {}
+        self._vectors: dict[str, partial[Floats]] = {}
 
     def __getitem__(self, name: str) -> Floats:
         return self._vectors[name]()
@@ -47,6 +47,14 @@ class Measures(Mapping[str, Floats]):
 
     def __len__(self) -> int:
         return len(self._vectors)
+
+    def mean(self, name: str) -> float | None:
+        """The mean over the queries that have the measure; None without any."""
+        vector = self._vectors[name]
+        # As published, a mean over thresholds is one of means over queries.
+        table = vector.args[0] if vector.func is _mean else vector()[:, None]
+        there = ~np.isnan(table[:, 0])
+        return float(table[there].mean(axis=0).mean()) if there.any() else None
 
     def add_moments(
         self, name: str, moments: Moments, length_range: LengthRange, as_published: bool
@@ -70,11 +78,6 @@ class Measures(Mapping[str, Floats]):
             self._vectors[f"MR-{name}-mAP@{threshold}"] = partial(_column, precisions, column)
         self._vectors[f"MR-{name}-mAP"] = partial(_mean, precisions)
         self._vectors[f"MR-{name}-mIoU"] = partial(_column, overlaps, 0)
-
-    def repeat(self, name: str, source: str) -> None:
-        """Gives the measures of the range ``source`` to the range ``name`` as well."""
-        for key in [key for key in self._vectors if key.startswith(f"MR-{source}-")]:
-            self._vectors[key.replace(source, name, 1)] = self._vectors[key]
 
     def add_highlights(self, highlights: Highlights, protocol: Protocol) -> None:
         """The measures of clip scores."""

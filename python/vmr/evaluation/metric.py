@@ -10,7 +10,7 @@ from vmr.data.records import Query
 from vmr.errors import InputError
 from vmr.evaluation.predictions import Prediction, as_predictions
 from vmr.evaluation.protocols import protocol_named
-from vmr.evaluation.scoring import Evaluation, evaluate
+from vmr.evaluation.scoring import Evaluation, check, evaluate
 
 
 class MomentMetric:
@@ -60,14 +60,16 @@ class MomentMetric:
         predictions: Sequence[Prediction] | Sequence[Mapping[str, Any]],
         queries: Sequence[Query],
     ) -> None:
-        """Adds a batch.
+        """Adds a batch; a query that is there already gets the new prediction.
 
         Args:
-            predictions: One a query, records or mappings in the official layout.
+            predictions: One a query, records or mappings in the official layout; windows [M, 3] and
+                scores [clips] may be tensors.
             queries: Their ground truth, in the same order.
 
         Raises:
-            InputError: Where the two do not go together.
+            InputError: Where the two do not go together, or for what :func:`vmr.evaluate` refuses;
+                nothing of the batch is added then.
         """
         records, _ = as_predictions(predictions)
         if len(records) != len(queries):
@@ -81,7 +83,24 @@ class MomentMetric:
                     f"MomentMetric.update: expected predictions in the order of the queries, got "
                     f"{record.qid!r} for {query.qid!r}"
                 )
-            self._collected.setdefault(query.qid, (record, query))
+        check(records, queries, self._protocol, self._as_published)
+        for record, query in zip(records, queries, strict=True):
+            self._collected[query.qid] = (record, query)
+
+    def __call__(
+        self,
+        predictions: Sequence[Prediction] | Sequence[Mapping[str, Any]],
+        queries: Sequence[Query],
+    ) -> dict[str, float | None]:
+        """Adds a batch, and gives the headline numbers of the batch alone."""
+        self.update(predictions, queries)
+        return evaluate(
+            predictions,
+            queries,
+            protocol=self._protocol,
+            as_published=self._as_published,
+            limit=self._limit,
+        ).brief
 
     def evaluate(self) -> Evaluation:
         """The whole evaluation of what all processes collected.

@@ -50,7 +50,8 @@ class Judge:
     def note(self, kind: str, text: str, places: Sequence[Place]) -> None:
         """Takes something into the report, if there is any of it."""
         if places:
-            self.oddities.append(Oddity(kind, text, len(places), tuple(places[:_SHOWN])))
+            shown = tuple(dict.fromkeys(places))[:_SHOWN]
+            self.oddities.append(Oddity(kind, text, len(places), shown))
 
     def note_whole(self, kind: str, text: str, count: int) -> None:
         """Takes something of the files as a whole into the report, if there is any of it."""
@@ -60,21 +61,23 @@ class Judge:
     def refuse(
         self,
         kind: str,
-        text: str,
-        published: str,
         places: Sequence[Place],
         *,
-        came: str = "",
+        expected: str,
+        found: str,
+        published: str,
+        scored: str = "scores it so",
         file: str | None = None,
     ) -> None:
         """An error unless scoring as published, where it goes into the report.
 
         Args:
             kind: Name of the oddity.
-            text: What was expected and is not so.
-            published: What the published code makes of it.
-            places: Where.
-            came: What the first place holds.
+            places: Where; nothing happens without any.
+            expected: What was expected and what the first place holds instead, for the error.
+            found: What it is, for the report.
+            published: What the published code does about it.
+            scored: What vmr does about it as published.
             file: Another file than the predictions'.
 
         Raises:
@@ -83,10 +86,10 @@ class Judge:
         if not places:
             return
         if self.as_published:
-            self.note(kind, f"{text} ({published})", places)
+            self.note(kind, f"{found} ({published})", places)
             return
         more = f" ({len(places) - 1} more such)" if len(places) > 1 else ""
         raise InputError(
-            f"{file or self.file}, {places[0]}: {text}{f', got {came}' if came else ''}{more}; "
-            f"{published}, and --as-published (as_published=True) scores it so"
+            f"{file or self.file}, {places[0]}: expected {expected}{more}; {published}, and "
+            f"--as-published (as_published=True) {scored}"
         )

@@ -23,6 +23,7 @@ Integers = npt.NDArray[np.int64]
 MOST_PREDICTIONS = 10
 # Features of a video often lack its last row or two, and so do scores made from them.
 CLIPS_SPARED = 2
+TRUTH = "the ground truth"
 
 
 class Rows(NamedTuple):
@@ -65,9 +66,13 @@ class Highlights(NamedTuple):
 
 
 def threads() -> int:
-    """How many threads the metrics may take: OMP_NUM_THREADS, or as many as there are CPUs."""
-    told = os.environ.get("OMP_NUM_THREADS", "")
-    return int(told) if told.isdigit() and int(told) > 0 else len(os.sched_getaffinity(0))
+    """How many threads the metrics may take: a CPU each, or fewer where OMP_NUM_THREADS says so."""
+    available = len(os.sched_getaffinity(0))
+    try:
+        told = int(os.environ.get("OMP_NUM_THREADS", ""))
+    except ValueError:
+        return available
+    return min(max(told, 1), available)
 
 
 def by_query(
@@ -90,29 +95,18 @@ def by_query(
         if found[place]:
             again.append(Place(prediction.line, prediction.qid))
         found[place].append(prediction)
-    if unknown and unknown[0].qid not in places:
-        other: int | str = str(unknown[0].qid)
-        if isinstance(unknown[0].qid, str) and unknown[0].qid.isdigit():
-            other = int(unknown[0].qid)
-        hint = f"; the ground truth has {other!r}, of another type" if other in places else ""
-        judge.refuse(
-            "unknown-query",
-            f"the ground truth has no such query{hint}",
-            "the published code stops there; the line is left out",
-            unknown,
-        )
+    if unknown:
+        _refuse_unknown(unknown, len(predictions), queries, judge)
     judge.refuse(
         "duplicate-line",
-        "expected one line a query",
-        "the published code takes the last line for recall and highlights, and the windows of all "
-        "lines for average precision",
         again,
+        expected="one line a query, got a second",
+        found="second line of a query",
+        published="the published code takes the last line for recall and highlights, and the windows "
+        "of all lines for average precision",
     )
-    judge.note(
-        "no-prediction",
-        "query without a prediction (counts as zero)",
-        [Place(0, query.qid) for query, lines in zip(queries, found, strict=True) if not lines],
-    )
+    without = [Place(0, q.qid) for q, lines in zip(queries, found, strict=True) if not lines]
+    judge.note("no-prediction", "query without a prediction (counts as zero)", without)
     return found
 
 
@@ -124,15 +118,22 @@ def moments(
     Raises:
         InputError: For windows that the published code scores by accident.
     """
-    first = _rows([(lines[-1].pred_relevant_windows or ()) if lines else () for lines in found], 3)
-    _check_windows(first, found, queries, judge)
-    ranked, most = first, MOST_PREDICTIONS
-    if any(len(lines) > 1 for lines in found):
-        ranked, most = _rows([_windows_of_all(lines) for lines in found], 3), 0
+    lines = list(chain.from_iterable(found))
+    owner = np.repeat(np.arange(len(found)), [len(own) for own in found])
+    rows = _rows([line.pred_relevant_windows or () for line in lines], 3, judge.file)
+    _check_windows(rows, lines, owner, queries, judge)
+    if len(lines) > len(np.unique(owner)):
+        last = [own[-1].pred_relevant_windows or () if own else () for own in found]
+        first = _rows(last, 3, judge.file)
+        ranked, most = _rows([_windows_of_all(own) for own in found], 3, judge.file), 0
+    else:
+        counts = np.zeros(len(found), dtype=np.int64)
+        counts[owner] = np.diff(rows.offsets)
+        first = ranked = Rows(rows.values, _cumulated(counts))
+        most = MOST_PREDICTIONS
     if np.isnan(ranked.values[:, 2]).any():
         ranked = _sorted_like_python(ranked, most)
-    _note_order(ranked, found, judge)
-    truths = _rows([query.windows or () for query in queries], 2)
+    truths = _rows([query.windows or () for query in queries], 2, TRUTH)
     _check_truths(truths, queries, judge)
     return Moments(first, ranked, most, truths)
 
@@ -157,98 +158,127 @@ def highlights(
         InputError: For scores that are not finite (as published too: the published code stops there)
             and for scores of the wrong length.
     """
-    given = [(lines[-1].pred_saliency_scores if lines else None) or () for lines in found]
-    scores = Rows(_flat(given), _offsets(given))
+    lines = [own[-1] if own else None for own in found]
+    given = [() if line is None else line.pred_saliency_scores or () for line in lines]
+    scores = Rows(_flat(given, judge.file), _offsets(given))
     labels = _labels(queries, whole_clips)
     wrong = np.flatnonzero(~np.isfinite(scores.values))
     if len(wrong):
-        place = _places(scores.spread()[wrong], found)[0]
+        place = _places(scores.spread()[wrong], lines)[0]
         raise InputError(
             f"{judge.file}, {place}: expected finite saliency scores, got "
-            f"{scores.values[wrong[0]]} ({len(wrong)} such in the file)"
+            f"{scores.values[wrong[0]]} ({len(wrong)} such in all)"
         )
-    have = np.diff(scores.offsets)
-    excess = have - np.diff(labels.offsets)
+    have, clips = np.diff(scores.offsets), np.diff(labels.offsets)
+    annotated = np.array([query.saliency is not None for query in queries])
+    judge.note(
+        "no-truth-saliency",
+        "query without ground truth for its clips (left out of the highlights)",
+        [Place(query.line, query.qid) for query in queries if query.saliency is None],
+    )
     judge.note(
         "no-saliency",
         "prediction without saliency scores (counts as zero)",
-        _places(np.flatnonzero(have == 0), found),
+        _places(np.flatnonzero(annotated & (have == 0)), lines),
     )
-    off = np.flatnonzero((have > 0) & (np.abs(excess) > CLIPS_SPARED))
+    unlike = annotated & (have > 0) & (have != clips)
+    far = np.flatnonzero(unlike & (np.abs(have - clips) > CLIPS_SPARED))
     judge.refuse(
         "saliency-length",
-        "expected one saliency score a clip",
-        "the published code cuts them or fills them with 0",
-        _places(off, found),
-        came=f"{have[off[0]]} for {have[off[0]] - excess[off[0]]} clips" if len(off) else "",
+        _places(far, lines),
+        expected="one saliency score a clip"
+        + (f", got {have[far[0]]} for {clips[far[0]]} clips" if len(far) else ""),
+        found="prediction with another number of saliency scores than clips",
+        published="the published code cuts them or fills them with 0",
     )
+    near = np.flatnonzero(unlike & (np.abs(have - clips) <= CLIPS_SPARED))
     judge.note(
         "saliency-rows",
         f"saliency scores of up to {CLIPS_SPARED} clips too few or too many (cut, or filled with 0)",
-        _places(
-            np.flatnonzero((have > 0) & (excess != 0) & (np.abs(excess) <= CLIPS_SPARED)), found
-        ),
+        _places(near, lines),
     )
     return Highlights(scores, labels)
 
 
-def _check_windows(
-    windows: Rows, found: Sequence[Sequence[Prediction]], queries: Sequence[Query], judge: Judge
+def _refuse_unknown(
+    unknown: list[Place], predictions: int, queries: Sequence[Query], judge: Judge
 ) -> None:
-    values, offsets = windows
-    where = windows.spread()
+    texts = {str(query.qid): query.qid for query in queries}
+    other = texts.get(str(unknown[0].qid))
+    hint = ""
+    if other is not None:
+        kind = "a text" if isinstance(other, str) else "a number"
+        hint = f" ({other!r} is there, {kind}: write the qids so)"
+    if len(unknown) == predictions:
+        raise InputError(
+            f"{judge.file}, {unknown[0]}: none of the {predictions} predictions is for a query of the "
+            f"ground truth{hint}"
+        )
+    judge.refuse(
+        "unknown-query",
+        unknown,
+        expected=f"a query of the ground truth{hint}",
+        found="prediction for a query that the ground truth has not",
+        published="the published code stops there",
+        scored="leaves such lines out",
+    )
 
-    def rows(wrong: npt.ArrayLike) -> tuple[list[Place], str]:
-        bad = np.flatnonzero(wrong)
-        return _places(where[bad], found), str(values[bad[0]].tolist()) if len(bad) else ""
 
-    places, came = rows(~np.isfinite(values[:, :2]).all(axis=1))
+def _check_windows(
+    rows: Rows, lines: Sequence[Prediction], owner: Integers, queries: Sequence[Query], judge: Judge
+) -> None:
+    values, where = rows.values, rows.spread()
+
+    def bad(wrong: npt.ArrayLike) -> tuple[list[Place], str]:
+        at = np.flatnonzero(wrong)
+        return _places(where[at], lines), f", got {values[at[0]].tolist()}" if len(at) else ""
+
+    places, came = bad(~np.isfinite(values[:, :2]).all(axis=1))
     judge.refuse(
         "window-not-finite",
-        "expected a window of finite seconds",
-        "the published code counts NaN as found",
         places,
-        came=came,
+        expected=f"a window of finite seconds{came}",
+        found="window that is not finite",
+        published="the published code counts NaN as found",
     )
-    places, came = rows(values[:, 0] > values[:, 1])
+    places, came = bad(values[:, 0] > values[:, 1])
     judge.refuse(
         "window-reversed",
-        "expected a window with start <= end",
-        "the published code computes with its negative length",
         places,
-        came=came,
+        expected=f"a window with start <= end{came}",
+        found="window that ends before it starts",
+        published="the published code computes with its negative length",
     )
-    places, came = rows(~np.isfinite(values[:, 2]))
+    places, came = bad(~np.isfinite(values[:, 2]))
     judge.refuse(
         "score-not-finite",
-        "expected a finite score",
-        "the published code sorts by it, in no order where it is NaN",
         places,
-        came=came,
+        expected=f"a finite score{came}",
+        found="window whose score is not finite",
+        published="the published code sorts by it, in no order where it is NaN",
     )
-    judge.note("window-empty", "window of no length", rows(values[:, 0] == values[:, 1])[0])
+    judge.note("window-empty", "window of no length", bad(values[:, 0] == values[:, 1])[0])
     durations = np.array([query.duration for query in queries])
-    judge.note(
-        "window-late",
-        "window that ends after the video (scored as it is)",
-        rows((values[:, 1] > durations[where] + 1e-6) | (values[:, 0] < -1e-6))[0],
-    )
+    late = (values[:, 1] > durations[owner[where]] + 1e-6) | (values[:, 0] < -1e-6)
+    judge.note("window-late", "window outside the video (scored as it is)", bad(late)[0])
     judge.note(
         "no-window",
         "prediction without a window (counts as zero)",
-        _places(np.flatnonzero(np.diff(offsets) == 0), found),
+        _places(np.flatnonzero(np.diff(rows.offsets) == 0), lines),
     )
-
-
-def _note_order(ranked: Rows, found: Sequence[Sequence[Prediction]], judge: Judge) -> None:
-    where = ranked.spread()
-    risen = (ranked.values[1:, 2] > ranked.values[:-1, 2]) & (where[1:] == where[:-1])
+    risen = (values[1:, 2] > values[:-1, 2]) & (where[1:] == where[:-1])
     judge.note(
         "not-sorted",
         "prediction whose windows are not sorted by score (recall at 1 takes the first, average "
         "precision sorts)",
-        _places(np.unique(where[1:][risen]), found),
+        _places(np.unique(where[1:][risen]), lines),
     )
+    if len(values) and np.max(values[:, 1], initial=0) <= 1 and durations.min() > 2:
+        judge.note_whole(
+            "not-seconds",
+            "all windows end within 1 s: are they parts of the video, not seconds?",
+            1,
+        )
 
 
 def _check_truths(truths: Rows, queries: Sequence[Query], judge: Judge) -> None:
@@ -257,21 +287,30 @@ def _check_truths(truths: Rows, queries: Sequence[Query], judge: Judge) -> None:
     def places(wrong: Iterable[int]) -> list[Place]:
         return [Place(queries[q].line, queries[q].qid) for q in wrong]
 
+    wrong = np.flatnonzero(~np.isfinite(truths.values).all(axis=1))
+    if len(wrong):
+        raise InputError(
+            f"{TRUTH}, {places(where[wrong])[0]}: expected windows of finite seconds, got "
+            f"{truths.values[wrong[0]].tolist()}"
+        )
     bad = np.flatnonzero(truths.values[:, 0] > truths.values[:, 1])
     judge.refuse(
         "truth-reversed",
-        "expected ground truth with start <= end",
-        "the published code computes with its negative length",
         places(where[bad]),
-        came=str(truths.values[bad[0]].tolist()) if len(bad) else "",
-        file="the ground truth",
+        expected="a window with start <= end"
+        + (f", got {truths.values[bad[0]].tolist()}" if len(bad) else ""),
+        found="ground truth that ends before it starts",
+        published="the published code computes with its negative length",
+        file=TRUTH,
     )
     judge.refuse(
         "no-truth",
-        "expected at least one ground-truth window",
-        "the published code stops there; the query is left out",
         places(np.flatnonzero(np.diff(truths.offsets) == 0)),
-        file="the ground truth",
+        expected="at least one window, got none",
+        found="query without a ground-truth window",
+        published="the published code stops there",
+        scored="leaves the query out",
+        file=TRUTH,
     )
 
 
@@ -280,20 +319,26 @@ def _windows_of_all(lines: Sequence[Prediction]) -> list[tuple[float, float, flo
     return [w for line in lines for w in (line.pred_relevant_windows or ())[:MOST_PREDICTIONS]]
 
 
-def _rows(lists: Sequence[Sequence[tuple[float, ...]]], columns: int) -> Rows:
+def _rows(lists: Sequence[Sequence[tuple[float, ...]]], columns: int, file: str) -> Rows:
     offsets = _offsets(lists)
-    flat = chain.from_iterable(chain.from_iterable(lists))
-    values = np.fromiter(flat, np.float64, count=int(offsets[-1]) * columns)
-    return Rows(values.reshape(-1, columns), offsets)
+    flat = _flat(list(chain.from_iterable(lists)), file)
+    return Rows(flat.reshape(-1, columns), offsets)
 
 
-def _flat(lists: Sequence[Sequence[float]]) -> Floats:
-    return np.fromiter(chain.from_iterable(lists), np.float64)
+def _flat(lists: Sequence[Sequence[float]], file: str) -> Floats:
+    try:
+        return np.fromiter(chain.from_iterable(lists), np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{file}: expected numbers: {error}") from None
 
 
 def _offsets(lists: Sequence[Sequence[object]]) -> Integers:
-    offsets = np.zeros(len(lists) + 1, dtype=np.int64)
-    np.cumsum(np.fromiter(map(len, lists), np.int64, count=len(lists)), out=offsets[1:])
+    return _cumulated(np.fromiter(map(len, lists), np.int64, count=len(lists)))
+
+
+def _cumulated(counts: Integers) -> Integers:
+    offsets = np.zeros(len(counts) + 1, dtype=np.int64)
+    np.cumsum(counts, out=offsets[1:])
     return offsets
 
 
@@ -320,19 +365,37 @@ def _labels(queries: Sequence[Query], whole_clips: bool) -> Rows:
         np.maximum.at(clips, owner, ids + 1)
     counts = np.zeros(len(queries), dtype=np.int64)
     counts[there] = clips
-    offsets = np.zeros(len(queries) + 1, dtype=np.int64)
-    np.cumsum(counts, out=offsets[1:])
+    offsets = _cumulated(counts)
     annotators = next((len(s.scores[0]) for _, s in annotated if s.scores), 1)
+    _check_annotators(queries, annotators)
     labels = np.zeros((int(offsets[-1]), annotators))
-    scores = chain.from_iterable(chain.from_iterable(s.scores for _, s in annotated))
-    rows = np.fromiter(scores, np.float64).reshape(-1, annotators)
-    labels[offsets[there][owner] + ids] = rows
+    flat = _flat(list(chain.from_iterable(s.scores for _, s in annotated)), TRUTH)
+    labels[offsets[there][owner] + ids] = flat.reshape(-1, annotators)
     return Rows(labels, offsets)
 
 
-def _places(where: Iterable[int], found: Sequence[Sequence[Prediction]]) -> list[Place]:
-    """The last prediction of each of these queries, where it has any."""
-    return [Place(found[q][-1].line, found[q][-1].qid) for q in map(int, where) if found[q]]
+def _check_annotators(queries: Sequence[Query], annotators: int) -> None:
+    for query in queries:
+        saliency = query.saliency
+        if saliency is None:
+            continue
+        place = f"{TRUTH}, {Place(query.line, query.qid)}"
+        if len(saliency.scores) != len(saliency.clip_ids):
+            raise InputError(
+                f"{place}: expected a row of saliency scores for each of {len(saliency.clip_ids)} "
+                f"clips, got {len(saliency.scores)}"
+            )
+        if not set(map(len, saliency.scores)) <= {annotators}:
+            other = next(len(row) for row in saliency.scores if len(row) != annotators)
+            raise InputError(
+                f"{place}: expected saliency scores of {annotators} annotators, as before, got {other}"
+            )
+
+
+def _places(where: Iterable[int], lines: Sequence[Prediction | None]) -> list[Place]:
+    """Where these predictions stand; a query without one has no place."""
+    chosen = (lines[place] for place in map(int, where))
+    return [Place(line.line, line.qid) for line in chosen if line is not None]
 
 
 def average_precisions(

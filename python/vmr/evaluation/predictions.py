@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import msgspec
 
@@ -75,24 +75,52 @@ def write_predictions(path: str | os.PathLike[str], predictions: Iterable[Predic
 def as_predictions(given: Predictions) -> tuple[list[Prediction], str]:
     """Predictions from a path, from records or from mappings in the official layout; and their name.
 
+    Windows and scores in memory may be lists, NumPy arrays or tensors.
+
     Raises:
         InputError: For a mapping that is not of the layout, with its place.
     """
     if isinstance(given, str | os.PathLike):
         return read_predictions(given), str(given)
-    name = "predictions"
-    records = []
-    for place, item in enumerate(given, start=1):
-        if isinstance(item, Prediction):
-            records.append(item)
-            continue
+    items = cast("Sequence[Prediction | Mapping[str, Any]]", given)
+    return [_record(item, place) for place, item in enumerate(items, start=1)], "predictions"
+
+
+def _record(item: Prediction | Mapping[str, Any], place: int) -> Prediction:
+    if isinstance(item, Prediction):
+        if _is_plain(item):
+            return item
+        line = item.line
+        item = {key: getattr(item, key) for key in item.__struct_fields__}
+    else:
+        line = 0
+    try:
+        record = msgspec.convert(item, Prediction)
+    except msgspec.ValidationError:
         try:
-            record = msgspec.convert(item, Prediction)
+            record = msgspec.convert(_as_lists(item), Prediction)
         except msgspec.ValidationError as error:
-            raise InputError(f"{name}, record {place}: {error}") from None
-        record.line = place
-        records.append(record)
-    return records, name
+            raise InputError(f"predictions, record {place}: {error}") from None
+    record.line = line
+    return record
+
+
+def _is_plain(prediction: Prediction) -> bool:
+    """Whether a record made in memory has what its types say; numbers are looked at later."""
+    windows, scores = prediction.pred_relevant_windows, prediction.pred_saliency_scores
+    return (scores is None or type(scores) is list) and (
+        windows is None
+        or (type(windows) is list and all(type(w) is tuple and len(w) == 3 for w in windows))
+    )
+
+
+def _as_lists(value: Any) -> Any:
+    """Arrays, tensors and their numbers as Python's own."""
+    if isinstance(value, Mapping):
+        return {key: _as_lists(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_lists(inner) for inner in value]
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _require_finite(prediction: Prediction) -> None:

@@ -159,21 +159,26 @@ def protocol_named(name: str) -> Protocol:
     return PROTOCOLS[name]
 
 
-def for_highlights_alone(protocol: Protocol | None, annotators: int) -> Protocol:
-    """The protocol for ground truth that holds scores of clips and no windows.
+def for_highlights_alone(asked: Protocol | None, kind: str) -> Protocol:
+    """The protocol for ground truth of TVSum or YouTube Highlights.
 
     Args:
-        protocol: What was asked for, if anything. UniVTG and lighthouse have evaluators of their own
-            for this: lighthouse's leaves videos of YouTube Highlights without a positive clip out.
-        annotators: How many scored each clip: 20 in TVSum, 1 in YouTube Highlights.
+        asked: What was asked for, if anything. UniVTG and lighthouse have evaluators of their own for
+            this: lighthouse's leaves videos of YouTube Highlights without a positive clip out.
+        kind: ``tvsum`` or ``youtube-highlights``.
+
+    Raises:
+        InputError: For a protocol that has nothing for such ground truth.
     """
-    fitting = PROTOCOLS["tvsum" if annotators > 1 else "youtube-highlights"]
-    if protocol is None or protocol.name == "univtg":
+    fitting = PROTOCOLS[kind]
+    if asked is None or asked.name in ("univtg", kind):
         return fitting
-    if protocol.name == "lighthouse" and annotators == 1:
-        return replace(
-            fitting,
-            source="mAP of YouTube Highlights, as lighthouse computes it",
-            left_out_without_positives=True,
-        )
-    return fitting if protocol.name == "lighthouse" else protocol
+    if asked.name != "lighthouse":
+        raise InputError(f"expected the protocol {kind}, univtg or lighthouse, got {asked.name}")
+    if kind == "tvsum":
+        return fitting
+    return replace(
+        fitting,
+        source="mAP of YouTube Highlights, as lighthouse computes it",
+        left_out_without_positives=True,
+    )

@@ -53,8 +53,9 @@ def intervals_table(evaluation: Evaluation, intervals: Mapping[str, Interval]) -
     rows = [
         [
             key,
-            percent(evaluation.mean(measure)),
-            f"{percent(intervals[key].low)} to {percent(intervals[key].high)}",
+            number(evaluation.unit * (evaluation.mean(measure) or 0.0), evaluation.unit),
+            f"{number(intervals[key].low, evaluation.unit)} to "
+            f"{number(intervals[key].high, evaluation.unit)}",
         ]
         for key, measure in evaluation.headline.items()
         if key in intervals
@@ -62,33 +63,51 @@ def intervals_table(evaluation: Evaluation, intervals: Mapping[str, Interval]) -
     return "\n".join(table(["headline", "value", "95% interval"], rows))
 
 
-def groups_table(what: str, groups: Sequence[Group]) -> str:
+def groups_table(evaluation: Evaluation, what: str, groups: Sequence[Group]) -> str:
     """The headline numbers of each group of queries."""
     rows = [["queries", *(str(group.queries) for group in groups)]]
     rows += [
-        [key, *(percent(group.values[key]) for group in groups)]
+        [key, *(number(group.values[key], evaluation.unit) for group in groups)]
         for key in (groups[0].values if groups else ())
     ]
     return "\n".join(table([f"by {what}", *(group.name for group in groups)], rows))
 
 
-def differences_table(first: str, second: str, differences: Sequence[Difference]) -> str:
-    """The headline numbers of two sets of predictions beside each other."""
+def differences_table(
+    first: str, second: str, other: Evaluation, differences: Sequence[Difference]
+) -> str:
+    """The headline numbers of two sets of predictions beside each other, and what the second lacks.
+
+    Args:
+        first: Name of the first set.
+        second: Name of the second.
+        other: The second's evaluation.
+        differences: What to show.
+    """
+    unit = other.unit
     rows = [
         [
             found.key,
-            percent(found.first),
-            percent(found.second),
-            f"{100 * (found.second - found.first):+.2f}",
-            f"{100 * found.interval.low:+.2f} to {100 * found.interval.high:+.2f}",
+            number(found.first, unit),
+            number(found.second, unit),
+            number(found.second - found.first, unit, "+"),
+            f"{number(found.interval.low, unit, '+')} to {number(found.interval.high, unit, '+')}",
             f"{found.p_value:.4f}",
         ]
         for found in differences
     ]
     head = ["headline", "first", "second", "difference", "95% interval", "p"]
-    return "\n".join([f"first: {first}", f"second: {second}", *table(head, rows)])
+    lines = [f"first: {first}", f"second: {second}", *table(head, rows)]
+    if other.oddities:
+        lines += ["", "noticed in the second:", *(f"  {oddity}" for oddity in other.oddities)]
+    return "\n".join(lines)
 
 
 def percent(value: float | None) -> str:
     """A share as the field prints it; a dash where there is none."""
-    return "-" if value is None else f"{100 * value:.2f}"
+    return "-" if value is None else number(100 * value, 100.0)
+
+
+def number(value: float | None, unit: float, sign: str = "") -> str:
+    """A number whose 1 is ``unit``, with the digits that the field prints; a dash for None."""
+    return "-" if value is None else format(value, f"{sign}.{2 if unit > 1 else 4}f")

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 GroundTruth: TypeAlias = "str | os.PathLike[str] | Sequence[Query] | Sequence[Mapping[str, Any]]"
 
 VERSION = 1
-_TRUTH = "the ground truth"
+_BY_ANNOTATORS: dict[tuple[int, ...], str] = {(1,): "youtube-highlights", (20,): "tvsum"}
+# Seconds; no video is near it, and a clip of 2 s is a number in memory.
+_LONGEST = 1e7
 
 
 class Evaluation:
@@ -68,6 +70,11 @@ class Evaluation:
         """The ranges of ground-truth lengths that were scored apart (``short``, ..., ``full``)."""
         names = (name for name, _ in self._protocol.ranges)
         return tuple(name for name in names if f"MR-{name}-mIoU" in self.measures)
+
+    @property
+    def unit(self) -> float:
+        """What 1 is under the official keys: 100 percent, or 1 for TVSum and YouTube Highlights."""
+        return 1.0 if self._protocol.ranked else 100.0
 
     @property
     def source(self) -> str:
@@ -122,16 +129,14 @@ class Evaluation:
 
     def mean(self, measure: str) -> float | None:
         """A measure from 0 to 1, averaged over the queries that have it; None without any."""
-        values = self.measures[measure]
-        there = ~np.isnan(values)
-        return float(values[there].mean()) if there.any() else None
+        return self.measures.mean(measure)
 
     def _rounded(self, measure: str) -> float | None:
         value = self.mean(measure)
         if value is None:
             return None
         # Rounded through text, as published: round() goes by the last bit instead.
-        return round(value, 5) if self._protocol.ranked else float(f"{100 * value:.2f}")
+        return round(value, 5) if self._protocol.ranked else float(f"{self.unit * value:.2f}")
 
     def by(self, what: str) -> list[Group]:
         """The headline numbers of groups of queries.
@@ -178,6 +183,9 @@ class Evaluation:
             "measures": {name: self.mean(name) for name in self.measures},
             "oddities": msgspec.to_builtins(self.oddities),
         }
+
+    def __repr__(self) -> str:
+        return f"Evaluation({self.protocol}, {len(self.queries)} queries, {self.brief})"
 
     def __str__(self) -> str:
         from vmr.evaluation.report import summary
@@ -226,24 +234,17 @@ def _evaluate(
     limit: float | None,
     durations: str | os.PathLike[str] | None,
 ) -> Evaluation:
-    queries, truth_name = _queries(ground_truth, durations)
+    queries, truth_name, kind = _queries(ground_truth, durations)
     records, name = as_predictions(predictions)
-    chosen = _protocol(protocol, queries)
-    if limit is not None and not chosen.takes_limit:
-        raise InputError(f"limit is for the protocol bm-detr, got it with {chosen.name}")
+    chosen = _protocol(protocol, kind, queries, truth_name)
+    _check_limit(limit, chosen)
     judge = Judge(name, as_published)
     queries = _prepared(queries, chosen, limit)
     found = packing.by_query(records, queries, judge)
     measures = Measures()
-    if chosen.ranges:
-        if all(query.windows is None for query in queries):
-            raise InputError(
-                f"{truth_name}: has no relevant_windows; expected ground truth for the protocol "
-                f"{chosen.name} (a test split without ground truth cannot be scored here)"
-            )
-        if any(record.pred_relevant_windows is not None for record in records):
-            _score_moments(measures, found, queries, chosen, judge, limit)
-    if chosen.ranked or chosen.highlights:
+    if _has_windows(queries) and any(r.pred_relevant_windows is not None for r in records):
+        _score_moments(measures, found, queries, chosen, judge, limit)
+    if chosen.highlights or chosen.ranked:
         scored = any(record.pred_saliency_scores is not None for record in records)
         if scored and _has_saliency(queries):
             whole_clips = chosen.ranked is None
@@ -256,9 +257,30 @@ def _evaluate(
     if not measures:
         raise InputError(
             f"{name}: holds nothing that the protocol {chosen.name} scores; expected "
-            f"{'pred_saliency_scores' if chosen.ranked else 'pred_relevant_windows'}"
+            f"{'pred_saliency_scores' if not chosen.ranges else 'pred_relevant_windows'}"
         )
     return Evaluation(chosen, as_published, queries, len(records), measures, judge.oddities)
+
+
+def check(
+    records: Sequence[Prediction],
+    queries: Sequence[Query],
+    protocol: str | None,
+    as_published: bool,
+) -> None:
+    """Refuses at once what :func:`evaluate` would refuse in the predictions of some queries.
+
+    Raises:
+        InputError: As :func:`evaluate`.
+    """
+    judge = Judge("predictions", as_published)
+    queries = list(queries)
+    chosen = _protocol(protocol, None, queries, packing.TRUTH)
+    found = packing.by_query(records, queries, judge)
+    if _has_windows(queries):
+        packing.moments(found, _prepared(queries, chosen, None), judge)
+    if _has_saliency(queries) and (chosen.highlights or chosen.ranked):
+        packing.highlights(found, queries, judge, whole_clips=chosen.ranked is None)
 
 
 def _score_moments(
@@ -288,21 +310,30 @@ def _score_moments(
 
 def _queries(
     given: GroundTruth, durations: str | os.PathLike[str] | None
-) -> tuple[list[Query], str]:
+) -> tuple[list[Query], str, str | None]:
+    """The queries, the name of their file, and the kind of its layout where that is known."""
     if isinstance(given, str | os.PathLike):
         from vmr.data.annotations import read_queries
 
-        return list(read_queries(given, durations=durations)), str(given)
+        read = read_queries(given, durations=durations)
+        return list(read), str(given), read.kind
     records = cast("Sequence[Query | Mapping[str, Any]]", given)
     queries = [as_query(record, place) for place, record in enumerate(records, 1)]
     if not queries:
-        raise InputError(f"{_TRUTH}: expected at least one query, got none")
+        raise InputError(f"{packing.TRUTH}: expected at least one query, got none")
     known: set[int | str] = set()
     for query in queries:
         if query.qid in known:
-            raise InputError(f"{_TRUTH}: expected one record a query, got qid {query.qid!r} again")
+            raise InputError(
+                f"{packing.TRUTH}: expected one record a query, got qid {query.qid!r} again"
+            )
         known.add(query.qid)
-    return queries, _TRUTH
+        if not 0 < query.duration < _LONGEST:
+            raise InputError(
+                f"{packing.TRUTH}, qid {query.qid!r}: expected a duration in seconds above 0 and below "
+                f"{_LONGEST:g}, got {query.duration}"
+            )
+    return queries, packing.TRUTH, getattr(given, "kind", None)
 
 
 def as_query(record: Query | Mapping[str, Any], place: int = 1) -> Query:
@@ -318,23 +349,57 @@ def as_query(record: Query | Mapping[str, Any], place: int = 1) -> Query:
     if isinstance(record, Query):
         return record
     from vmr.data.jsonl import Row, query_of_row
-    from vmr.data.layouts import RecordError
+    from vmr.data.layouts import RecordError, refuse_nonfinite
 
     try:
         row = msgspec.convert(record, Row)
+        refuse_nonfinite(row)
         if row.relevant_windows is msgspec.UNSET:
             row.relevant_windows = None
-        return query_of_row(row, place)
+        return query_of_row(row, 0)
     except (msgspec.ValidationError, RecordError) as error:
-        raise InputError(f"{_TRUTH}, record {place}: {error}") from None
+        raise InputError(f"{packing.TRUTH}, record {place}: {error}") from None
 
 
-def _protocol(name: str | None, queries: Sequence[Query]) -> Protocol:
+def _protocol(
+    name: str | None, kind: str | None, queries: Sequence[Query], truth_name: str
+) -> Protocol:
     asked = None if name is None else protocol_named(name)
-    if _has_saliency(queries) and all(query.windows is None for query in queries):
-        annotators = max(len(query.saliency.scores[0]) for query in queries if query.saliency)
-        return for_highlights_alone(asked, annotators)
-    return asked or PROTOCOLS["qvhighlights"]
+    if kind is None and not _has_windows(queries):
+        # Records of their own do not say where they come from; the number of annotators does.
+        annotators = {
+            len(query.saliency.scores[0])
+            for query in queries
+            if query.saliency is not None and query.saliency.scores
+        }
+        kind = _BY_ANNOTATORS.get(tuple(annotators))
+    if kind in ("tvsum", "youtube-highlights"):
+        return for_highlights_alone(asked, kind)
+    if asked is not None and asked.ranked:
+        raise InputError(
+            f"{truth_name}: is no ground truth for the protocol {asked.name}, which scores the labels "
+            f"of {'TVSum' if asked.name == 'tvsum' else 'YouTube Highlights'}; expected another protocol"
+        )
+    chosen = asked or PROTOCOLS["qvhighlights"]
+    if not _has_windows(queries) and not (chosen.highlights and _has_saliency(queries)):
+        raise InputError(
+            f"{truth_name}: has no relevant_windows; expected ground truth for the protocol "
+            f"{chosen.name} (a test split without ground truth cannot be scored here)"
+        )
+    return chosen
+
+
+def _check_limit(limit: float | None, protocol: Protocol) -> None:
+    if limit is None:
+        return
+    if not protocol.takes_limit:
+        raise InputError(f"limit is for the protocol bm-detr, got it with {protocol.name}")
+    if not 0 < limit < _LONGEST:
+        raise InputError(f"limit: expected seconds above 0, got {limit}")
+
+
+def _has_windows(queries: Sequence[Query]) -> bool:
+    return any(query.windows is not None for query in queries)
 
 
 def _has_saliency(queries: Sequence[Query]) -> bool:
@@ -347,7 +412,7 @@ def _prepared(queries: list[Query], protocol: Protocol, limit: float | None) -> 
             msgspec.structs.replace(
                 query,
                 windows=tuple(
-                    (max(0.0, start), min(end, query.duration))
+                    (min(max(0.0, start), query.duration), min(end, query.duration))
                     for start, end in query.windows or ()
                 ),
             )

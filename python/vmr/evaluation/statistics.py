@@ -23,8 +23,8 @@ _BLOCK = 2**22
 
 @dataclass(frozen=True)
 class Group:
-    """Queries of one kind: ``name``, how many, and the headline numbers by official key (from 0 to 1;
-    None where the group has no query with such a number)."""
+    """Queries of one kind: ``name``, how many, and the headline numbers by official key, in their unit
+    (percent, mostly); None where the group has no query with such a number."""
 
     name: str
     queries: int
@@ -33,7 +33,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Interval:
-    """A 95% confidence interval, from 0 to 1."""
+    """A 95% confidence interval, in the unit of the number."""
 
     low: float
     high: float
@@ -41,11 +41,11 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """How far one headline number of a second set of predictions is from that of a first.
+    """How far one headline number of a second set of predictions is from that of a first, in its unit.
 
     Attributes:
         key: The official key.
-        first: The first one's value, from 0 to 1.
+        first: The first one's value.
         second: The second one's.
         interval: 95% confidence interval of ``second - first``.
         p_value: Two-sided, of the hypothesis that it makes no difference which of the two answered a
@@ -73,7 +73,7 @@ def groups(evaluation: Evaluation, what: str) -> list[Group]:
         values = {}
         for key, vector in headline.items():
             there = vector[chosen & ~np.isnan(vector)]
-            values[key] = float(there.mean()) if len(there) else None
+            values[key] = evaluation.unit * float(there.mean()) if len(there) else None
         found.append(Group(name, int(chosen.sum()), values))
     return found
 
@@ -89,7 +89,7 @@ def intervals(evaluation: Evaluation, resamples: int, seed: int) -> dict[str, In
         if not there.any():
             continue
         sums, counts = _totals(np.where(there, values, 0.0), there, videos)
-        found[key] = _interval(_resampled(sums, counts, resamples, seed))
+        found[key] = _interval(evaluation.unit * _resampled(sums, counts, resamples, seed))
     return found
 
 
@@ -119,9 +119,9 @@ def differences(
         found.append(
             Difference(
                 key,
-                float(one[there].mean()),
-                float(two[there].mean()),
-                _interval(_resampled(sums, counts, resamples, seed)),
+                first.unit * float(one[there].mean()),
+                first.unit * float(two[there].mean()),
+                _interval(first.unit * _resampled(sums, counts, resamples, seed)),
                 _exchange_test(sums, resamples, seed),
             )
         )
@@ -211,6 +211,8 @@ def _by_words(queries: Sequence[Query]) -> _Grouped:
 
 
 def _by_domain(queries: Sequence[Query]) -> _Grouped:
+    if all(query.domain is None for query in queries):
+        raise InputError("by domain: the ground truth names no domains")
     names = sorted({query.domain or "none" for query in queries})
     return names, np.array([names.index(query.domain or "none") for query in queries])
 
@@ -221,4 +223,3 @@ _GROUPINGS: dict[str, Callable[[Sequence[Query]], _Grouped]] = {
     "words": _by_words,
     "domain": _by_domain,
 }
-GROUPINGS = tuple(_GROUPINGS)

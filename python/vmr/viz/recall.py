@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from vmr.errors import InputError
 from vmr.evaluation.protocols import RECALL_THRESHOLDS
 from vmr.evaluation.scoring import Evaluation
 from vmr.files import atomic_path
@@ -54,8 +55,12 @@ def save_recall_curve(evaluations: Mapping[str, Evaluation], path: str | os.Path
     """Writes :func:`recall_curve` as a picture of the format that the name ends in (PNG, SVG, PDF).
 
     Raises:
+        InputError: For another ending.
         CacheError: Where the file cannot be written.
     """
+    ending = os.path.splitext(path)[1]
+    if ending not in (".png", ".svg", ".pdf"):
+        raise InputError(f"{path}: expected a name that ends in .png, .svg or .pdf")
     figure = recall_curve(evaluations)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=150)
