@@ -143,14 +143,22 @@ class Results(list[Result]):
         writer.writeheader()
         writer.writerows(self.rows())
         if path is not None:
-            from vmr.files import write_text
+            from vmr.errors import BackendError
+from vmr.files import write_text
 
             write_text(path, text.getvalue())
         return text.getvalue()
 
     def to_pandas(self) -> pd.DataFrame:
-        """The rows as a pandas DataFrame (needs pandas)."""
-        import pandas as pd
+        """The rows as a pandas DataFrame.
+
+        Raises:
+            BackendError: pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError:
+            raise BackendError("pandas is not installed: pip install 'vmr[pandas]'") from None
 
         table: pd.DataFrame = pd.DataFrame(self.rows(), columns=list(_COLUMNS))
         return table
