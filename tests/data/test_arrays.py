@@ -266,17 +266,28 @@ def test_hdf5_does_not_lead_elsewhere(tmp_path: Path) -> None:
         layout[:] = h5py.VirtualSource(str(secret), "features", (7, 5))
         file.create_virtual_dataset("virtual", layout)
         file.create_dataset("raw", (4,), "f4", external=[(str(tmp_path / "raw.bin"), 0, 64)])
+        file["group/other"] = h5py.ExternalLink(str(secret), "/")
+        file["group/inner/d"] = table()
+        file["way"] = h5py.SoftLink("/group/inner")
     for key, message in {
         "away": "got a link, which vmr does not follow",
         "soft": "got a link, which vmr does not follow",
+        "group/other/features": "got a link, which vmr does not follow",
+        "/way/d": "got a link, which vmr does not follow",
+        "group/inner/d/none": "expected the key",
         "group": "expected a data set, got a group",
         "text": "expected numbers, got Python objects",
         "virtual": "keeps its numbers in other files",
         "raw": "keeps its numbers in other files",
-        "none": r"expected the key 'none', got 6 keys: 'away'",
+        "none": r"expected the key 'none', got 7 keys: 'away'",
     }.items():
         with pytest.raises(InputError, match=message):
             open_array(path, key)
+    np.testing.assert_array_equal(open_array(path, "/group//inner/d").read(), table())
+    assert has_array(path, "group/inner/d")
+    assert not has_array(path, "group/inner/e")
+    with pytest.raises(InputError, match="got a link, which vmr does not follow"):
+        has_array(path, "group/other/features")
 
 
 def test_hdf5_without_h5py_says_what_to_install(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import stat
 import zipfile
 import zlib
 from collections import OrderedDict
@@ -31,6 +32,10 @@ LARGEST_ARRAY = 2**30
 
 _HEADER = 12 + 10_000  # magic, version, length, and as much text as NumPy takes for a header
 _HANDLES = 8  # open HDF5 files
+
+
+class MissingKeyError(InputError):
+    """A file has no array of the name that is asked for."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,13 +102,40 @@ def open_array(path: str | os.PathLike[str], key: str | None = None) -> StoredAr
 
 
 def has_array(path: Path, key: str | None) -> bool:
-    """Whether the file is there and, where it is HDF5, holds the key."""
-    if not path.is_file():
-        return False
-    if key is None or path.suffix not in (".hdf5", ".h5"):
-        return True
+    """Whether the file is there and, where it is HDF5, holds the key.
+
+    Raises:
+        InputError: The file's name is too long, or an HDF5 file is damaged or has a link on the way to
+            the key.
+    """
+    where = str(path) if len(str(path)) < 300 else f"{path!s:.300}..."
+    with _clear_errors(where):
+        try:
+            mode = path.stat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        if not stat.S_ISREG(mode):
+            return False
+        if key is None or not _is_hdf5(path):
+            return True
+        return _found(_hdf5(path), key, f"{path}, key {key!r}") is not None
+
+
+def some_key(path: Path, fits: Callable[[str], str]) -> str | None:
+    """A key that an HDF5 file holds, of those that its first names make; None where there is none.
+
+    Args:
+        path: An HDF5 file; any other has none.
+        fits: Gives the key that belongs to a name at the top of the file.
+
+    Raises:
+        InputError: As :func:`has_array`.
+    """
+    if not _is_hdf5(path):
+        return None
     with _clear_errors(str(path)):
-        return key in _hdf5(path)
+        keys = (fits(name) for name in _hdf5(path))
+        return next((key for key in keys if has_array(path, key)), None)
 
 
 # ---- npy ----------------------------------------------------------------------------------------------
@@ -237,7 +269,7 @@ def _member(path: Path, names: list[str], key: str | None) -> str:
             )
         return names[0]
     if key not in keys:
-        raise InputError(f"{path}: expected the key {key!r}, got {_listed(keys)}")
+        raise MissingKeyError(f"{path}: expected the key {key!r}, got {_listed(keys)}")
     return names[keys.index(key)]
 
 
@@ -272,6 +304,26 @@ def _hdf5(path: Path) -> Any:
     return _open_files[place]
 
 
+def _is_hdf5(path: Path) -> bool:
+    return path.suffix in (".hdf5", ".h5")
+
+
+def _found(file: Any, key: str, where: str) -> Any:
+    """What the file holds under the key; None where it has no such key."""
+    import h5py
+
+    found = file
+    for name in filter(None, key.split("/")):
+        link = found.get(name, getlink=True) if isinstance(found, h5py.Group) else None
+        if link is None:
+            return None
+        # A file from elsewhere has no business to point at others, on no part of the way.
+        if not isinstance(link, h5py.HardLink):
+            raise InputError(f"{where}: expected a data set, got a link, which vmr does not follow")
+        found = found[name]
+    return found
+
+
 def _open_hdf5(path: Path, key: str | None) -> StoredArray:
     file = _hdf5(path)
     import h5py
@@ -284,14 +336,12 @@ def _open_hdf5(path: Path, key: str | None) -> StoredArray:
             )
         key = keys[0]
     where = f"{path}, key {key!r}"
-    link = file.get(key, getlink=True)
-    if link is None:
+    found = _found(file, key, where)
+    if found is None:
         some = [name for name, _ in zip(file, range(6), strict=False)]
-        raise InputError(f"{path}: expected the key {key!r}, got {len(file)} keys: {_listed(some)}")
-    # A file from elsewhere has no business to point at others.
-    if not isinstance(link, h5py.HardLink):
-        raise InputError(f"{where}: expected a data set, got a link, which vmr does not follow")
-    found = file[key]
+        raise MissingKeyError(
+            f"{path}: expected the key {key!r}, got {len(file)} keys: {_listed(some)}"
+        )
     if not isinstance(found, h5py.Dataset) or found.shape is None:
         raise InputError(f"{where}: expected a data set, got a {type(found).__name__.lower()}")
     if found.external or found.is_virtual:
@@ -302,7 +352,7 @@ def _open_hdf5(path: Path, key: str | None) -> StoredArray:
     name = key
 
     def load(rows: int | None) -> Array:
-        data = _hdf5(path)[name]
+        data = _found(_hdf5(path), name, where)
         return np.asarray(data[:rows] if rows is not None and data.shape else data[()])
 
     return StoredArray(where, found.shape, found.dtype, load)
