@@ -269,7 +269,8 @@ def test_the_commands(
     assert "none.mp4" in capsys.readouterr().err
 
     assert main(["features", "check", out, "--queries", str(queries)]) == 0
-    assert "3 queries on 2 videos, 6 to 6 rows a video, 5 columns" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "3 queries on 2 videos\n  6 rows a video, 5 columns: video 3 + tef 2\n" in said
     (tmp_path / "pack" / "video" / "v1.npz").unlink()
     assert main(["features", "check", out, "--queries", str(queries), "--json"]) == 3
     (finding,) = json.loads(capsys.readouterr().out)["findings"]

@@ -45,7 +45,13 @@ def fill(
     generator = np.random.default_rng(2)
     save(root / "slowfast" / f"{vid}.npz", generator.normal(size=(rows, 12)) * scale)
     save(root / "clip" / f"{vid}.npz", generator.normal(size=(clip or rows, 5)) * scale)
-    save(root / "text" / "1.npz", generator.normal(size=(6, 4)), "last_hidden_state")
+    path = root / "text" / "1.npz"
+    path.parent.mkdir(exist_ok=True)
+    np.savez(
+        path,
+        last_hidden_state=generator.normal(size=(6, 4)),
+        pooler_output=generator.normal(size=4),
+    )
 
 
 def ask(**values: Any) -> Query:
@@ -179,15 +185,11 @@ def test_rows_that_are_not_as_normalised_as_the_pack_says(tmp_path: Path) -> Non
         video[:, 12:17], np.load(tmp_path / "clip" / "v.npz")["features"].astype(np.float32)
     )
     rows = unit(np.random.default_rng(0).normal(size=(10, 5)))
-    rows[3] = 0  # a black frame
-    save(tmp_path / "clip" / "v.npz", rows.astype(np.float16))
+    save(tmp_path / "clip" / "v.npz", rows)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         already.video("v")
-    assert kinds(two(tmp_path)) == {
-        "clip in half precision": ("note", 1),
-        "clip has unit rows": ("note", 1),
-    }
+    assert kinds(two(tmp_path)) == {"clip has unit rows": ("note", 1)}
 
 
 def test_what_is_missing_is_listed(tmp_path: Path) -> None:
@@ -228,8 +230,6 @@ def test_moments_that_are_cut_away_are_told(tmp_path: Path) -> None:
 def test_lengths_beside_the_arrays_are_compared(tmp_path: Path) -> None:
     make(tmp_path, LAYOUTS["emb-charades"], rows=60)
     folder = tmp_path / "data/features/charades/new"
-    pack = load_pack("emb-charades", tmp_path)
-    query = QUERY
     for lengths, level in (
         ({VID: 60}, None),
         ({VID: 59}, "warning"),
@@ -237,8 +237,10 @@ def test_lengths_beside_the_arrays_are_compared(tmp_path: Path) -> None:
         ([], "warning"),
     ):
         (folder / "feature_shapes.json").write_text(json.dumps(lengths))
-        assert kinds(pack, query).get("lengths", (None, 0))[0] == level
-    assert kinds(pack, query)["unknown words"] == ("note", 1)
+        assert (
+            kinds(load_pack("emb-charades", tmp_path), QUERY).get("lengths", (None, 0))[0] == level
+        )
+    assert kinds(load_pack("emb-charades", tmp_path), QUERY)["unknown words"] == ("note", 1)
 
 
 @pytest.mark.parametrize("vid", ["../v", "/etc/v", "a/../../v", "v\0"])

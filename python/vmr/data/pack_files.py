@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from vmr.data.arrays import has_array
+from vmr.data.arrays import has_array, some_key
 from vmr.data.pack_problems import PackError
 from vmr.data.pack_spec import Pack, fill
 from vmr.data.records import Query
@@ -127,15 +128,22 @@ class PackFiles:
         path = self.folder / _fixed(self._sources[source][0]) / lengths
         return path if path.is_file() else None
 
-    def any_video(self, source: str) -> list[Path]:
-        """Some file of a source, or one of each of its parts; empty where there is none."""
+    def any_video(self, source: str) -> list[tuple[Path, str | None]]:
+        """Some file of a source and a key in it, or one of each of its parts; empty without any."""
         about = self._spec.sources[source]
-        found = []
-        for template in about.parts or self._sources[source]:
-            pattern = re.sub(r"\{.*?\}", "*", template)
+        template = about.key
+        found: list[tuple[Path, str | None]] = []
+        for files in about.parts or self._sources[source]:
+            pattern = re.sub(r"\{.*?\}", "*", files)
             # Hidden files are parts that a killed run left behind.
             there = (path for path in self.folder.glob(pattern) if not path.name.startswith("."))
-            found += [first] if (first := min(there, default=None)) else []
+            path = min(there, default=None)
+            if path is None:
+                continue
+            if template is None or "{vid}" not in template:
+                found.append((path, template))
+            elif key := some_key(path, functools.partial(_key_of, template)):
+                found.append((path, key))
         return found if about.parts else found[:1]
 
     def _find_folder(self, root: Path) -> Path:
@@ -162,6 +170,10 @@ class PackFiles:
         folders = dict.fromkeys(map(_fixed, templates))
         here = next((folder for folder in folders if (self.folder / folder).is_dir()), None)
         return tuple(template for template in templates if here in (None, _fixed(template)))
+
+
+def _key_of(template: str, vid: str) -> str:
+    return fill(template, vid=vid)
 
 
 def _fixed(template: str) -> str:

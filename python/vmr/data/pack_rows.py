@@ -47,12 +47,21 @@ def normalised(rows: Rows, how: Normalise, name: str, subject: str, notice: Noti
         subject: The video or query, for notices.
         notice: Told where the rows are not what the pack says.
     """
+    norms = np.sqrt(np.einsum("rc,rc->r", rows, rows))
+    zero = norms < _EPS
+    if zero.any():
+        notice(
+            "warning",
+            f"{name} has rows of zeros",
+            subject,
+            f"{int(zero.sum())} of {len(rows)} rows of {name} are zeros, the first is row "
+            f"{int(np.argmax(zero))}; a failed extraction leaves such rows; extract again",
+        )
     if how == "none":
         return rows
-    norms = np.sqrt(np.einsum("rc,rc->r", rows, rows))
-    unit = (np.abs(norms - 1) < _UNIT) | (norms < _EPS)
+    unit = (np.abs(norms - 1) < _UNIT) | zero
     if how == "l2":
-        if unit.all():
+        if unit.all() and not zero.all():
             notice(
                 "note",
                 f"{name} has unit rows",

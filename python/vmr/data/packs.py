@@ -13,6 +13,7 @@ import numpy as np
 
 from vmr.data.arrays import StoredArray, open_array
 from vmr.data.glove import GloveFile, tokenise
+from vmr.data.lines import read_document
 from vmr.data.pack_files import PackFiles
 from vmr.data.pack_problems import Level, Notice, PackError
 from vmr.data.pack_rows import Rows, as_float32, normalised, pool, tef
@@ -29,6 +30,12 @@ __all__ = ["FeaturePack", "Missing", "list_packs", "load_pack"]
 _APART = 2  # rows by which sources of a video may differ: their samplers round differently
 _SLACK_ROWS, _SLACK = 2, 0.1  # rows, or part of the duration, by which rows may miss a video's end
 _FACTOR = 1.5  # from here on the seconds per row are wrong
+
+
+_HALF = (
+    "numbers are stored in half precision: three digits are kept, and what was above 65504 is not; they "
+    "are read as float32. If that matters, extract in float32"
+)
 
 
 class Missing(msgspec.Struct, frozen=True):
@@ -94,6 +101,7 @@ class FeaturePack:
         self._text_dim = spec.text.dim if spec.text else None
         self._glove: GloveFile | None = None
         self._told: dict[str, set[str]] = {}
+        self._lengths: dict[str, dict[str, int] | str] = {}
 
     def __repr__(self) -> str:
         return f"FeaturePack({self.name!r}, {str(self.files.folder)!r})"
@@ -107,7 +115,16 @@ class FeaturePack:
         Raises:
             InputError: The pack leaves a width open, and no file of that source is there.
         """
-        return sum(2 if name == TEF else self._dim(name) for name in self.spec.columns)
+        return sum(width for _, width in self.widths)
+
+    @property
+    def widths(self) -> tuple[tuple[str, int], ...]:
+        """Sources and TEF as :meth:`video` joins them, each with its columns.
+
+        Raises:
+            InputError: As :attr:`width`.
+        """
+        return tuple((name, 2 if name == TEF else self._dim(name)) for name in self.spec.columns)
 
     def row_seconds(self, rows: int, duration: float) -> float:
         """Seconds from one row of a video to the next.
@@ -170,10 +187,9 @@ class FeaturePack:
 
     def read_video(self, vid: str, duration: float | None, notice: Notice) -> tuple[Rows, int]:
         """:meth:`video` with the number of rows before any were cut, and with notices to a caller."""
-        found: dict[str, Rows] = {}
-        totals: dict[str, int] = {}
-        for name in self.spec.sources:
-            found[name], totals[name] = self._source(name, vid, notice)
+        # All that headers tell comes first: what does not fit is never unpacked.
+        stored = {name: self._opened(name, vid, notice) for name in self.spec.sources}
+        totals = {name: min(part.shape[0] for part in parts) for name, parts in stored.items()}
         total = min(totals.values())
         if max(totals.values()) - total > _APART:
             counts = ", ".join(f"{name} {count}" for name, count in totals.items())
@@ -186,29 +202,24 @@ class FeaturePack:
             )
         if duration is not None:
             self._check_duration(vid, total, duration, notice)
+        for name, count in totals.items():
+            self._check_length(name, vid, count, notice)
+        found = {name: self._rows(name, parts, vid, notice) for name, parts in stored.items()}
         rows = min(map(len, found.values()))
         columns = [tef(rows) if name == TEF else found[name][:rows] for name in self.spec.columns]
         return (columns[0] if len(columns) == 1 else np.concatenate(columns, axis=1)), total
 
-    def _source(self, name: str, vid: str, notice: Notice) -> tuple[Rows, int]:
-        """One source of a video, cut or pooled and normalised, and its rows on disk."""
+    def _opened(self, name: str, vid: str, notice: Notice) -> list[StoredArray]:
+        """One source of a video, or its parts, not read yet."""
         paths, key = self.files.video(name, vid)
-        stored = [open_array(path, key) for path in paths]
-        for part in stored:
-            if len(part.shape) != 2:
-                message = (
-                    f"{part.where}: source {name}: expected [rows, columns], got {list(part.shape)}"
-                )
-                raise PackError.of("shape", message)
-            if part.dtype == np.float16:
-                message = "numbers are stored in half precision and are read as float32"
-                notice("note", f"{name} in half precision", vid, message)
+        stored = [_table(path, key, name) for path in paths]
+        if any(part.dtype == np.float16 for part in stored):
+            notice("warning", f"{name} in half precision", vid, _HALF)
         self._check_columns(name, stored)
         counts = [part.shape[0] for part in stored]
-        total = min(counts)
-        if total == 0:
+        if min(counts) == 0:
             raise PackError.of("empty", f"{stored[0].where}: source {name}: has no rows")
-        if max(counts) - total > _APART:
+        if max(counts) - min(counts) > _APART:
             notice(
                 "warning",
                 f"parts of {name} apart",
@@ -216,6 +227,11 @@ class FeaturePack:
                 f"the parts of {name} have {' and '.join(map(str, counts))} rows and are cut to the "
                 "shortest; were they sampled at the same rate?",
             )
+        return stored
+
+    def _rows(self, name: str, stored: list[StoredArray], vid: str, notice: Notice) -> Rows:
+        """A source, cut or pooled and normalised."""
+        total = min(part.shape[0] for part in stored)
         most = self.spec.max_rows
         kept = total if most is None or self.spec.longer == "pool" else min(most, total)
         parts = [part.read(kept) for part in stored]
@@ -223,19 +239,27 @@ class FeaturePack:
         if most is not None and self.spec.longer == "pool":
             joined = pool(joined, most)
         rows = as_float32(joined, f"{stored[0].where}: source {name}")
-        return normalised(rows, self.spec.sources[name].normalise, name, vid, notice), total
+        return normalised(rows, self.spec.sources[name].normalise, name, vid, notice)
 
     def _dim(self, name: str) -> int:
         dim = self._dims[name]
         if dim is None:
-            paths = self.files.any_video(name)
-            dim = sum(open_array(path, self.spec.sources[name].key).shape[-1] for path in paths)
-            if dim == 0:
-                raise InputError(
-                    f"{self.name}: the width of {name} is not known: set its `dim`, or add its files"
+            found = self.files.any_video(name)
+            if not found:
+                fix = (
+                    "add its files"
+                    if self._is_ready
+                    else f"set its `dim` in {self.name}, or add its files"
                 )
+                raise InputError(f"{self.name}: the width of {name} is not known: {fix}")
+            dim = sum(_table(path, key, name).shape[1] for path, key in found)
             self._dims[name] = dim
         return dim
+
+    @property
+    def _is_ready(self) -> bool:
+        """Whether the pack is one of vmr's own, which a user does not edit."""
+        return ready_packs().get(self.name) is self.spec
 
     def _check_columns(self, name: str, stored: list[StoredArray]) -> None:
         columns = sum(part.shape[1] for part in stored)
@@ -249,12 +273,18 @@ class FeaturePack:
         if other is not None:
             fix = (
                 f"that is the width of the source {other}: its files lie where {name}'s are looked for; "
-                f"swap `files` of {name} and {other} in the pack, or the folders"
+                + (
+                    f"move the files of {name} and {other} into each other's folder"
+                    if self._is_ready
+                    else f"swap `files` of {name} and {other} in the pack, or the folders"
+                )
             )
         elif len(stored) == 1 and stored[0].shape[0] == expected:
             fix = "the array lies on its side; save its transpose"
         elif columns == expected + 2:
             fix = "if the last two are a TEF, save the array without them: vmr adds it"
+        elif self._is_ready:
+            fix = f"put the right files there, or describe these in a YAML of your own (dim: {columns})"
         else:
             fix = f"name the right files, or set `dim: {columns}` for {name} in the pack"
         shapes = " and ".join(str(list(part.shape)) for part in stored)
@@ -280,6 +310,25 @@ class FeaturePack:
         if wrong and abs(span - duration) > 2 * slack and not self.spec.assumed:
             raise PackError.of("duration", f"{self.name}: video {vid}: {said}")
         notice("warning", "duration", vid, said)
+
+    def _check_length(self, name: str, vid: str, total: int, notice: Notice) -> None:
+        """The rows against the file that lists them, where there is one."""
+        path = self.files.lengths(name)
+        if path is None:
+            return
+        if name not in self._lengths:
+            self._lengths[name] = _read_lengths(path)
+        lengths = self._lengths[name]
+        if not isinstance(lengths, dict):
+            notice("warning", "lengths", vid, f"{path}: is not {{video: rows}}: {lengths}")
+        elif vid not in lengths:
+            said = "is not in it; the code base that the pack is of leaves such a video out"
+            notice("warning", "lengths", vid, f"{path}: video {vid} {said}")
+        elif (listed := lengths[vid]) != total:
+            said = f"{path}: video {vid} has {total} rows, and by this file {listed}"
+            if not listed / _FACTOR <= total <= listed * _FACTOR:
+                raise PackError.of("lengths", f"{said}; extract the video again, or mend the file")
+            notice("warning", "lengths", vid, said)
 
     # ---- text -----------------------------------------------------------------------------------------
 
@@ -342,8 +391,11 @@ class FeaturePack:
             message = f"{stored.where}: expected {wanted}, got {list(stored.shape)}"
             raise PackError.of("text shape", message)
         self._text_dim = dim
+        if stored.dtype == np.float16:
+            notice("warning", "text in half precision", str(query.qid), _HALF)
         rows = as_float32(stored.read().reshape(-1, dim)[: text.max_rows], stored.where)
-        return normalised(rows, text.normalise, "text", str(query.qid), notice)
+        name = "text" if ndim == 2 else "pooled text"
+        return normalised(rows, text.normalise, name, str(query.qid), notice)
 
     def _words(self, query: Query) -> tuple[str, ...]:
         glove = self.spec.glove
@@ -370,3 +422,22 @@ class FeaturePack:
         if count == 10 ** (len(str(count)) - 1):
             so_far = f" (the {count}th such)" if count > 1 else ""
             warnings.warn(f"{self.name}: {subject}{so_far}: {message}", VmrWarning, stacklevel=5)
+
+
+def _table(path: Path, key: str | None, name: str) -> StoredArray:
+    """An array of a source, which has rows and columns."""
+    stored = open_array(path, key)
+    if len(stored.shape) != 2:
+        message = (
+            f"{stored.where}: source {name}: expected [rows, columns], got {list(stored.shape)}"
+        )
+        raise PackError.of("shape", message)
+    return stored
+
+
+def _read_lengths(path: Path) -> dict[str, int] | str:
+    """Rows by video; or what is wrong with the file."""
+    try:
+        return msgspec.json.decode(read_document(path), type=dict[str, int])
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        return str(error)
