@@ -119,6 +119,44 @@ def test_a_video_is_read_once_for_its_queries(
     assert read == ["a", "b"]
 
 
+def test_an_item_is_its_own(pack: FeaturePack) -> None:
+    data = MomentDataset(QUERIES, pack)
+    before = data[1].video.clone()
+    data[0].video.mul_(0)
+    torch.testing.assert_close(data[1].video, before, rtol=0, atol=0)
+
+
+def test_every_query_is_held_against_its_own_duration(pack: FeaturePack) -> None:
+    for durations in ((10.0, 100.0), (100.0, 10.0)):
+        data = MomentDataset([query(0, "a", duration=duration) for duration in durations], pack)
+        for place, duration in enumerate(durations):
+            if duration == 10:
+                assert len(data[place].video) == 5
+            else:
+                with pytest.raises(
+                    InputError, match="5 rows at 2 s are 10 s, and the video has 100"
+                ):
+                    data[place]
+
+
+def test_names_instead_of_what_they_name(pack: FeaturePack, tmp_path: Path) -> None:
+    for path in ("t.jsonl", Path("t.jsonl")):
+        with pytest.raises(
+            InputError, match=r"got the name 't.jsonl'; read them by vmr.read_queries\('t"
+        ):
+            MomentDataset(path, pack)  # type: ignore[arg-type]
+    for other, said in (("beach", "the name 'beach'"), (tmp_path, "the name "), (None, "None")):
+        with pytest.raises(
+            InputError, match=f"a feature pack, got {said}.*vmr.load_pack opens one"
+        ):
+            MomentDataset(QUERIES, other)  # type: ignore[arg-type]
+
+
+def test_a_data_set_says_what_it_is(pack: FeaturePack) -> None:
+    said = repr(MomentDataset(QUERIES, pack))
+    assert said == f"MomentDataset(5 queries on 3 videos, {pack.name!r})"
+
+
 def test_missing_features_are_an_error_or_left_out(pack: FeaturePack) -> None:
     queries = [*QUERIES, query(9, "a"), query(0, "a", video="z")]
     message = (

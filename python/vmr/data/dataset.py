@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -109,7 +110,8 @@ class MomentDataset(Dataset[Item]):
         skipped: Those that are.
 
     Raises:
-        InputError: Features are missing, or nothing is left.
+        InputError: Features are missing, or nothing is left; or a name came instead of queries or of a
+            pack.
     """
 
     def __init__(
@@ -120,6 +122,7 @@ class MomentDataset(Dataset[Item]):
         pooled: bool = False,
         skip_missing: bool = False,
     ) -> None:
+        _check_arguments(queries, pack)
         self.pack = pack
         self.pooled = pooled
         missing = pack.missing(queries)
@@ -137,7 +140,12 @@ class MomentDataset(Dataset[Item]):
         if not self.queries:
             raise InputError(f"{pack.name}: none of the {len(queries)} queries has features")
         pack.prepare(self.queries)
-        self._videos: OrderedDict[str, Tensor] = OrderedDict()
+        # By duration too: features are held against the one of each query.
+        self._videos: OrderedDict[tuple[str, float], Tensor] = OrderedDict()
+
+    def __repr__(self) -> str:
+        videos = len({query.video for query in self.queries})
+        return f"MomentDataset({len(self)} queries on {videos} videos, {self.pack.name!r})"
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -154,7 +162,8 @@ class MomentDataset(Dataset[Item]):
         has_tokens = spec.glove is not None or (spec.text is not None and spec.text.key is not None)
         return Item(
             query=query,
-            video=video,
+            # A copy: what is done to an item leaves the next one of the video alone.
+            video=video.clone(),
             row_seconds=self.pack.row_seconds(len(video), query.duration),
             text=torch.from_numpy(self.pack.text(query)) if has_tokens else None,
             pooled=torch.from_numpy(self.pack.pooled_text(query)) if self.pooled else None,
@@ -167,13 +176,13 @@ class MomentDataset(Dataset[Item]):
         return {**self.__dict__, "_videos": OrderedDict()}
 
     def _video(self, query: Query) -> Tensor:
-        if query.video not in self._videos:
-            rows = self.pack.video(query.video, query.duration)
-            self._videos[query.video] = torch.from_numpy(rows)
+        place = query.video, query.duration
+        if place not in self._videos:
+            self._videos[place] = torch.from_numpy(self.pack.video(query.video, query.duration))
             if len(self._videos) > _KEPT:
                 self._videos.popitem(last=False)
-        self._videos.move_to_end(query.video)
-        return self._videos[query.video]
+        self._videos.move_to_end(place)
+        return self._videos[place]
 
     def _saliency(self, query: Query, rows: int) -> Tensor | None:
         if query.saliency is None:
@@ -215,6 +224,21 @@ def collate(items: Sequence[Item]) -> Batch:
         saliency=pad_sequence(saliency, batch_first=True),
         has_saliency=torch.tensor([item.saliency is not None for item in items]),
     )
+
+
+def _check_arguments(queries: object, pack: object) -> None:
+    """Names where their contents are wanted: both are a call away."""
+    if isinstance(queries, str | os.PathLike):
+        name = os.fspath(queries)
+        raise InputError(
+            f"MomentDataset: expected queries, got the name {name!r}; read them by "
+            f"vmr.read_queries({name!r})"
+        )
+    if not isinstance(pack, FeaturePack):
+        got = f"the name {os.fspath(pack)!r}" if isinstance(pack, str | os.PathLike) else repr(pack)
+        raise InputError(
+            f"MomentDataset: expected a feature pack, got {got:.200}; vmr.load_pack opens one"
+        )
 
 
 def _all(tensors: Sequence[Tensor | None]) -> list[Tensor]:
