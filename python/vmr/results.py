@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vmr.errors import BackendError
 from vmr.moments import Moment, clock
 
 if TYPE_CHECKING:
@@ -143,8 +144,7 @@ class Results(list[Result]):
         writer.writeheader()
         writer.writerows(self.rows())
         if path is not None:
-            from vmr.errors import BackendError
-from vmr.files import write_text
+            from vmr.files import write_text
 
             write_text(path, text.getvalue())
         return text.getvalue()
