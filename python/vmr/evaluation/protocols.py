@@ -14,6 +14,8 @@ PRECISION_THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 RECALL_THRESHOLDS = tuple(round(0.3 + 0.05 * step, 2) for step in range(14))
 # Recall at 1, at 5, and among all predictions of a query; 0 stands for all.
 TOPS = {"1": 1, "5": 5, "any": 0}
+# Lengths of ground truth in seconds, scored apart beside what a protocol reports.
+LENGTHS: dict[str, LengthRange] = {"short": (0, 10), "middle": (10, 30), "long": (30, inf)}
 LEVELS = {"Fair": 2.0, "Good": 3.0, "VeryGood": 4.0}
 
 
@@ -24,7 +26,7 @@ class Protocol:
     Attributes:
         name: As the command line takes it.
         source: Whose evaluator it is.
-        ranges: Lengths of ground truth that are scored apart: the windows with a < length <= b, or all
+        ranges: Lengths of ground truth that are reported apart: the windows with a < length <= b, or all
             of them for None.
         recall: IoU thresholds of the reported recall; none where only headline numbers are reported.
         tops: The reported recalls, of :data:`TOPS`.

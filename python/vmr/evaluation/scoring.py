@@ -17,6 +17,7 @@ from vmr.evaluation.measures import Measures
 from vmr.evaluation.oddities import Judge, Oddity
 from vmr.evaluation.predictions import Prediction, Predictions, as_predictions
 from vmr.evaluation.protocols import (
+    LENGTHS,
     LEVELS,
     PRECISION_THRESHOLDS,
     PROTOCOLS,
@@ -68,7 +69,7 @@ class Evaluation:
     @property
     def ranges(self) -> tuple[str, ...]:
         """The ranges of ground-truth lengths that were scored apart (``short``, ..., ``full``)."""
-        names = (name for name, _ in self._protocol.ranges)
+        names = (*LENGTHS, "full")
         return tuple(name for name in names if f"MR-{name}-mIoU" in self.measures)
 
     @property
@@ -100,7 +101,8 @@ class Evaluation:
         """Everything the official evaluator reports, under its keys and in its order."""
         protocol = self._protocol
         found: dict[str, Any] = {}
-        for name in sorted(self.ranges if protocol.recall else ()):
+        reported = {name for name, _ in protocol.ranges if protocol.recall}
+        for name in sorted(reported & set(self.ranges)):
             entry: dict[str, Any] = {}
             if protocol.mean_iou:
                 entry["MR-mIoU"] = self._rounded(f"MR-{name}-mIoU")
@@ -294,11 +296,13 @@ def _score_moments(
     moments = packing.moments(found, queries, judge)
     empty = []
     repeats = protocol.empty_range_is_full and judge.as_published
-    for name, length_range in protocol.ranges:
+    reported = dict(protocol.ranges)
+    for name, length_range in (LENGTHS | reported).items():
         # With a limit every window has a length, as in the published filter.
-        span = (0.0, np.inf) if limit is not None else length_range
+        whole = limit is not None and length_range is None
+        span = (0.0, np.inf) if whole else length_range
         measures.add_moments(name, moments, span, judge.as_published)
-        if np.isnan(measures[f"MR-{name}-mAP"]).all():
+        if name in reported and np.isnan(measures[f"MR-{name}-mAP"]).all():
             empty.append(name)
             if repeats:
                 measures.add_moments(name, moments, None, judge.as_published)
