@@ -343,10 +343,23 @@ def test_durations_of_charades_sta(tmp_path: Path) -> None:
         read_queries(tmp_path / "a.txt", durations={"AAAAA": math.nan})
 
 
-@pytest.mark.parametrize("text", ["{}", '{"a": -1}', '{"a": "x"}', '{"a": {"b": 1}}', '{"a": NaN}'])
-def test_bad_durations(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{}", "holds no durations"),
+        ('{"a": -1}', "above 0"),
+        ('{"a": 1e8}', "up to 10,000,000"),
+        ('{"a": "x"}', "got `str`"),
+        ('{"a": {"b": 1}}', "missing"),
+        ('{"a": NaN}', "got nan"),
+        ('{"a": 2, "b": 3, "a": 3}', "the key 'a' stands there twice"),
+        ('{"a": {"duration": 2}, "a": {"duration": 2, "x": 1}}', "the key 'a' stands there twice"),
+        ('{"a": {"duration": 2, "duration": 3}}', "the key 'duration' stands there twice"),
+    ],
+)
+def test_bad_durations(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "lengths").write_text(text)
-    with pytest.raises(vmr.InputError, match="lengths"):
+    with pytest.raises(vmr.InputError, match=f"lengths.*{message}"):
         read_durations(tmp_path / "lengths")
 
 
@@ -393,17 +406,17 @@ TEXTS = st.text(st.characters(codec="utf-8"), max_size=12)
 
 
 @st.composite
-def saliencies(draw: st.DrawFn, duration: float) -> vmr.Saliency:
+def saliencies(draw: st.DrawFn, duration: float, annotators: int) -> vmr.Saliency:
     clips = math.ceil(duration / 2)
     ids = draw(st.lists(st.integers(0, clips - 1), max_size=4))
-    width = draw(st.integers(1, 3))
-    row = st.tuples(*[NUMBERS] * width)
+    row = st.tuples(*[NUMBERS] * annotators)
     return vmr.Saliency(tuple(ids), tuple(draw(row) for _ in ids), clips, 2.0)
 
 
 @st.composite
 def queries_of_a_file(draw: st.DrawFn) -> list[vmr.Query]:
     qids = draw(st.lists(st.integers() | TEXTS, min_size=1, max_size=4, unique=True))
+    annotators = draw(st.integers(1, 3))
     queries = []
     for line, qid in enumerate(qids, 1):
         duration = draw(st.floats(1e-3, 1e5) | st.integers(1, 200).map(float))
@@ -413,7 +426,7 @@ def queries_of_a_file(draw: st.DrawFn) -> list[vmr.Query]:
             text=draw(TEXTS).strip(),
             duration=duration,
             windows=draw(st.none() | st.lists(st.tuples(NUMBERS, NUMBERS), max_size=3).map(tuple)),
-            saliency=draw(st.none() | saliencies(duration)),
+            saliency=draw(st.none() | saliencies(duration, annotators)),
             domain=draw(st.none() | TEXTS),
             line=line,
         )

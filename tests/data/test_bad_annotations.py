@@ -73,7 +73,31 @@ BAD = {
     "infinite duration": (lines(row(duration=float("inf"))), "line 1: duration: expected finite"),
     "too large": (lines(json.dumps(ROW).replace("9", "1e999")), "line 1: .*(finite|range)"),
     "huge integer": (lines(json.dumps(ROW).replace("9", "9" * 5000)), "line 1: "),
-    "negative duration": (lines(row(duration=-1)), "line 1: duration: expected .* above 0, got -1"),
+    "negative duration": (lines(row(duration=-1)), "line 1: duration: expected .* above 0 .*, got -1"),
+    "absurd duration": (
+        lines(ROW, row(qid=8, duration=1e11)),
+        "line 2: duration: .* up to 10,000,000, got 1e.11",
+    ),
+    "annotators": (
+        lines(ROW, {**row(qid=8), "saliency_scores": [[1, 2], [1, 2]]}),
+        "line 2: saliency_scores: expected 3 numbers in each row, as in line 1, got 2",
+    ),
+    "TVSum annotators": (
+        lines(TVSUM, {**TVSUM, "qid": 2, "label": [[1], [1]]}),
+        "line 2: label: expected 2 numbers in each row, as in line 1, got 1",
+    ),
+    "repeated key": (
+        lines(ROW, json.dumps(SECOND)[:-1] + ', "vid": "w"}'),
+        "line 2: the key 'vid' stands there twice",
+    ),
+    "repeated key beside colons": (
+        lines(json.dumps(row(query="at 10:30"))[:-1] + ', "qid" : 8}'),
+        "line 1: the key 'qid' stands there twice",
+    ),
+    "repeated key of TVSum": (
+        lines(json.dumps(TVSUM)[:-1] + ', "vid": "w"}'),
+        "line 1: the key 'vid' stands there twice",
+    ),
     "no vid": (lines(row(vid="")), "line 1: expected the video's name"),
     "repeated qid": (
         lines(ROW, SECOND, row(vid="w")),
@@ -101,6 +125,14 @@ BAD = {
     ),
     "half a surrogate": (lines(json.dumps(ROW).replace("a dog", "\\ud800")), "line 1: .*surrogate"),
     "deep": (lines('{"qid": ' + "[" * 100_000), "line 1: "),
+    "pretty-printed": (
+        json.dumps(ROW, indent=1).encode(),
+        "is one JSON object over several lines with the keys qid, .*a record a line",
+    ),
+    "an object first, and broken": (
+        lines({"meta": {"a": 1}, **ROW}, '{"meta": {}, "qid": 8'),
+        "line 2: is not JSON",
+    ),
     # another layout than the first line
     "TVSum after QVHighlights": (lines(ROW, TVSUM), "line 2: .*label"),
     "QVHighlights after TVSum": (
@@ -122,7 +154,8 @@ BAD = {
     "timestamps": (video(timestamps=[[0], [1, 2]]), "video 'b': expected `array` of length 2"),
     "sentences": (video(sentences="xy"), "video 'b': expected `array`, got `str`.*sentences"),
     "duration": (video(duration=None), "video 'b': expected `float`, got `null`.*duration"),
-    "negative": (video(duration=-2.5), "video 'b': duration: expected seconds above 0, got -2.5"),
+    "negative": (video(duration=-2.5), "video 'b': duration: expected seconds above 0 .*, got -2.5"),
+    "absurd": (video(duration=1e300), "video 'b': duration: .* up to 10,000,000, got 1e.300"),
     "NaN": (video(duration=float("nan")), "video 'b': duration: expected finite"),
     "NaN time": (
         video(timestamps=[[0, float("nan")], [1, 2]]),

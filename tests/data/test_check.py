@@ -36,6 +36,7 @@ ROWS = [
         "qid": "clips", "query": "m", "windows": [[0, 2]],
         "relevant_clip_ids": [0, 0], "saliency_scores": [[1], [2]],
     },
+    {"qid": "file name", "query": "n", "windows": [[0, 2]], "vid": "V.MP4"},
 ]  # fmt: skip
 EXPECTED = {
     "reversed": (2, ["reversed"]),
@@ -50,6 +51,7 @@ EXPECTED = {
     "empty_text": (1, ["no text"]),
     "durations_differ": (1, ["longer"]),
     "repeated_clips": (1, ["clips"]),
+    "file_names": (1, ["file name"]),
 }
 VIDEOS = {"v": {"duration": 9.5, "timestamps": [[0, 4], [5, 12]], "sentences": ["one", "two"]}}
 
@@ -77,7 +79,7 @@ def figures(check: Check) -> dict[str, int]:
 
 def test_every_quirk_is_found(odd: Path) -> None:
     check = check_queries(read_queries(odd))
-    assert (check.queries, check.videos, check.windows) == (15, 1, 18)
+    assert (check.queries, check.videos, check.windows) == (16, 2, 19)
     assert (check.without_windows, check.with_saliency) == (1, 1)
     assert (check.path, check.kind) == (str(odd), "qvhighlights")
     lines = {row["qid"]: line for line, row in enumerate(ROWS, 1)}
@@ -131,7 +133,7 @@ def test_check_prints_a_table(odd: Path, clean: Path, capsys: pytest.CaptureFixt
     header, first, second, *rest = capsys.readouterr().out.splitlines()
     assert header.split() == ["file", "layout", "queries", "videos", "windows", "saliency", "odd"]
     assert first.split() == [str(clean), "qvhighlights", "1", "1", "1", "none", "0"]
-    assert second.split() == [str(odd), "qvhighlights", "15", "1", "18", "1", "14"]
+    assert second.split() == [str(odd), "qvhighlights", "16", "2", "19", "1", "15"]
     assert rest[1] == str(odd)
     assert "  windows that end before they start: 2 (line 2, qid reversed; ...)" in rest
 
@@ -171,7 +173,7 @@ def test_check_json(odd: Path, capsys: pytest.CaptureFixture[str]) -> None:
     document = json.loads(captured.out)
     assert document["version"] == 1
     (file,) = document["files"]
-    assert file["queries"] == 15
+    assert file["queries"] == 16
     assert file["quirks"][1] == {
         "name": "zero_length",
         "meaning": "windows of no length",
@@ -190,6 +192,9 @@ def test_a_folder_is_walked(odd: Path, tmp_path: Path, capsys: pytest.CaptureFix
     (inner / "train.txt").write_text("AAAAA 1 2##x")
     (inner / "README.txt").write_text("Annotations")
     (inner / "results.jsonl").write_text('{"qid": 1, "pred_relevant_windows": []}')
+    (inner / "results.json").write_text(json.dumps({"version": 1, "videos": []}, indent=2))
+    (inner / "package.json").write_text('{"scripts": {"a": "b"}, "version": "1"}')
+    (inner / "NOTES.txt").write_text("## Notes")
     (inner / "frames.npy").write_bytes(b"\x93NUMPY")
     assert main(["data", "check", "--json", str(tmp_path)]) == 0
     document = json.loads(capsys.readouterr().out)
@@ -197,7 +202,7 @@ def test_a_folder_is_walked(odd: Path, tmp_path: Path, capsys: pytest.CaptureFix
         "train.txt", "videos.json", "odd.jsonl",
     ]  # fmt: skip
     assert [Path(path).name for path in document["skipped"]] == [
-        "README.txt", "charades.json", "results.jsonl",
+        "NOTES.txt", "README.txt", "charades.json", "package.json", "results.json", "results.jsonl",
     ]  # fmt: skip
     assert main(["data", "check", str(inner)]) == 0
     captured = capsys.readouterr()
@@ -208,12 +213,14 @@ def test_a_folder_is_walked(odd: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert "gives durations" in capsys.readouterr().err
     (inner / "broken.jsonl").write_text(odd.read_text() + "\n{")
     assert main(["data", "check", str(inner)]) == 3
-    assert "broken.jsonl, line 16: is not JSON" in capsys.readouterr().err
+    assert "broken.jsonl, line 17: is not JSON" in capsys.readouterr().err
 
 
 def test_an_empty_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "check", str(tmp_path)]) == 3
-    assert capsys.readouterr().err == f"vmr: error: {tmp_path}: holds no annotation files\n"
+    said = capsys.readouterr()
+    assert said.err == f"vmr: error: {tmp_path}: holds no annotation files\n"
+    assert said.out == ""
 
 
 def test_durations_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,7 +37,8 @@ def add_parser(commands: Commands) -> None:
     )
     checking.add_argument(
         "paths", nargs="+", type=Path, metavar="PATH",
-        help="a file, or a folder: every .jsonl, .json and .txt in it that holds annotations",
+        help="a file, or a folder: every .jsonl, .json and .txt in it, at any depth, that holds "
+        "annotations; the others are named",
     )  # fmt: skip
     _add_durations(checking)
     checking.add_argument(
@@ -130,7 +131,7 @@ def _check(options: argparse.Namespace) -> int:
     else:
         if checks:
             say(_table(checks))
-        say(_quirks(checks))
+            say(_quirks(checks))
         if skipped:
             print(f"vmr: skipped, no annotations: {', '.join(skipped)}", file=sys.stderr)
     if errors:
@@ -170,7 +171,7 @@ def _quirks(checks: list[Check]) -> str:
             places = "; ".join(f"{unit} {place.line}, qid {place.qid}" for place in quirk.places)
             more = "; ..." if quirk.count > len(quirk.places) else ""
             lines.append(f"  {quirk.meaning}: {quirk.count:,} ({places}{more})")
-    return "\n".join(lines) if lines else "nothing odd was found" if checks else ""
+    return "\n".join(lines) if lines else "nothing odd was found"
 
 
 # ---- convert ------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, overload
@@ -13,15 +14,25 @@ from typing import Any, overload
 import msgspec
 
 from vmr.data.by_video import read_lengths, read_txt, read_videos
-from vmr.data.jsonl import CLIP_SECONDS, ROW, count_clips, query_of_row, read_jsonl
-from vmr.data.layouts import BY_VIDEO, Kind, RecordError, UnknownLayoutError
-from vmr.data.lines import collector_paused, read_start
+from vmr.data.jsonl import (
+    CLIP_SECONDS,
+    ROW,
+    check_annotators,
+    count_clips,
+    query_of_row,
+    read_jsonl,
+)
+from vmr.data.layouts import BY_VIDEO, NOT_DECODED, Kind, RecordError, UnknownLayoutError
+from vmr.data.lines import LONGEST_LINE, collector_paused, read_document, read_start
 from vmr.data.records import Query
 from vmr.errors import InputError, VmrWarning
 from vmr.files import atomic_path
 
-# An object whose first value is an object (or that is empty) holds videos; a record begins otherwise.
+# An object whose first value is an object (or that is empty) holds videos, if it is no record by itself.
 _VIDEOS = re.compile(rb'\{\s*(?:\}|"(?:[^"\\]|\\.)*"\s*:\s*\{)')
+_TXT = re.compile(rb"[^\s#][^\n]*##")
+_START = 2**16
+_OBJECT = msgspec.json.Decoder(dict[str, Any])
 _LAYOUTS = (
     "expected JSON lines with qid, query, vid and duration; a JSON object of videos with timestamps "
     "and sentences; or Charades-STA's VIDEO START END##SENTENCE"
@@ -114,16 +125,42 @@ def read_queries(
     Raises:
         InputError: For a file that cannot be read, with its line or video and what was expected.
     """
-    start = read_start(path)
+    start = read_start(path, _START)
     with collector_paused():
         if start.startswith(b"{"):
-            kind, queries = read_videos(path) if _VIDEOS.match(start) else read_jsonl(path)
+            kind, queries = read_videos(path) if _holds_videos(path, start) else read_jsonl(path)
             return Queries(path, kind, queries)
-        if b"##" in start.split(b"\n", 1)[0]:
+        if _TXT.match(start):
             return Queries(path, "charades-sta", read_txt(path, *_durations_for(path, durations)))
     got = start[:20].split(b"\n", 1)[0].decode(errors="replace")
     what = "a JSON list" if start.startswith(b"[") else repr(got)
     raise UnknownLayoutError(f"{path}: {_LAYOUTS}; the file begins with {what}")
+
+
+def _holds_videos(path: str | os.PathLike[str], start: bytes) -> bool:
+    """Whether a file that begins with "{" is one object of videos, and not records line by line.
+
+    Raises:
+        UnknownLayoutError: It is one object, over several lines, of something else.
+    """
+    line, ended, _ = start.partition(b"\n")
+    whole = bool(ended) or len(start) < _START
+    record: dict[str, Any] = {}
+    if whole:
+        with suppress(*NOT_DECODED):
+            record = _OBJECT.decode(line)
+    if not isinstance(record.get("qid", {}), dict):
+        return False
+    if _VIDEOS.match(start):
+        return True
+    if whole and not record and os.stat(path).st_size <= LONGEST_LINE:
+        with suppress(*NOT_DECODED):
+            keys = ", ".join(key[:30] for key in list(_OBJECT.decode(read_document(path)))[:6])
+            raise UnknownLayoutError(
+                f"{path}: is one JSON object over several lines with the keys {keys}; expected one of "
+                "videos with timestamps and sentences, or a record a line"
+            )
+    return False
 
 
 def read_durations(path: str | os.PathLike[str]) -> dict[str, float]:
@@ -153,6 +190,7 @@ def write_queries(path: str | os.PathLike[str], queries: Iterable[Query]) -> Non
     if not records:
         raise InputError(f"{path}: there are no queries to write")
     _by_qid(records, path, "query")
+    check_annotators(path, filter(_fits, records), lambda query: f"query {query.qid!r}")
     with_windows = any(query.windows is not None for query in records)
     lines = []
     for query in records:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -20,7 +19,13 @@ from vmr.data.layouts import (
     check_video,
     refuse_nonfinite,
 )
-from vmr.data.lines import decode_json, decode_text, read_document, read_lines
+from vmr.data.lines import (
+    decode_json,
+    decode_text,
+    read_document,
+    read_lines,
+    refuse_repeated_keys,
+)
 from vmr.data.records import Query
 from vmr.errors import InputError
 
@@ -55,7 +60,7 @@ def read_videos(path: str | os.PathLike[str]) -> tuple[Kind, list[Query]]:
     except NOT_DECODED:
         videos = _decode_videos_slowly(raw, path)
     if raw.count(b'"timestamps"') != len(videos):
-        _refuse_repeated_videos(raw, path)
+        refuse_repeated_keys(raw, str(path))
     kind: Kind | None = None
     queries: list[Query] = []
     name = ""
@@ -146,7 +151,19 @@ def _seconds_of_frames(video: _Video, windows: Windows) -> tuple[float, Windows]
 def _decode_videos_slowly(raw: bytes, path: str | os.PathLike[str]) -> dict[str, _Video]:
     """Video by video, so that an error can name the one it is in."""
     videos = {}
-    for name, value in decode_json(raw, _OBJECT, str(path)).items():
+    try:
+        found = decode_json(raw, _OBJECT, str(path))
+    except InputError as error:
+        if b'"timestamps"' in raw:
+            raise
+        raise UnknownLayoutError(str(error)) from None
+    first = next(iter(found.values()), None)
+    if not (isinstance(first, dict) and {"timestamps", "sentences"} & set(first)):
+        raise UnknownLayoutError(
+            f"{path}: is one JSON object; expected videos with timestamps and sentences in it, and "
+            f"the first key is {next(iter(found), '')!r:.40}"
+        )
+    for name, value in found.items():
         try:
             videos[name] = msgspec.convert(value, _Video)
             refuse_nonfinite(videos[name])
@@ -156,25 +173,6 @@ def _decode_videos_slowly(raw: bytes, path: str | os.PathLike[str]) -> dict[str,
         except RecordError as error:
             raise InputError(f"{path}, video {name!r}: {error}") from None
     return videos
-
-
-def _refuse_repeated_videos(raw: bytes, path: str | os.PathLike[str]) -> None:
-    """A JSON reader keeps the last of two equal keys, which would lose queries in silence."""
-
-    def check(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            names = [name for name, _ in pairs]
-            name = next(name for name in names if names.count(name) > 1)
-            raise InputError(f"{path}: the key {name!r} stands there twice")
-        return found
-
-    try:
-        json.loads(decode_text(raw, str(path)), object_pairs_hook=check)
-    except RecursionError:
-        raise InputError(f"{path}: is nested too deeply") from None
-    except ValueError as error:  # in what the quick decoding skipped
-        raise InputError(f"{path}: {error}") from None
 
 
 def read_txt(
@@ -227,7 +225,10 @@ def read_lengths(path: str | os.PathLike[str]) -> dict[str, float]:
     """Seconds by video, of an object of numbers or of objects with a ``duration``."""
     raw = read_document(path)
     lengths = {}
-    for name, value in decode_json(raw, _LENGTHS, str(path)).items():
+    values = decode_json(raw, _LENGTHS, str(path))
+    if len(values) not in (raw.count(b":"), raw.count(b'"duration"')):
+        refuse_repeated_keys(raw, str(path))
+    for name, value in values.items():
         seconds = value.duration if isinstance(value, _Length) else value
         try:
             check_video(name, seconds)

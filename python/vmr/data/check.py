@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-6
 # Places that are kept of each quirk.
 PLACES = 3
+_FILE_ENDS = (".mp4", ".avi", ".mkv", ".webm", ".mov")
 _MEANINGS = {
     "reversed": "windows that end before they start",
     "zero_length": "windows of no length",
@@ -33,6 +34,7 @@ _MEANINGS = {
     "repeated": "queries that repeat an earlier one (same video, text and windows)",
     "empty_text": "queries without text",
     "repeated_clips": "queries that score a clip twice (relevant_clip_ids)",
+    "file_names": "queries whose video's name ends like a file's (.mp4, .avi, .mkv, .webm, .mov)",
     "durations_differ": "queries that give another duration than an earlier one of the same video",
     "missing_video": "queries whose video has no features in the pack",
     "missing_text": "queries that have no text features in the pack",
@@ -139,6 +141,8 @@ def _quirks_of(query: Query) -> Iterator[str]:
     """The names of what is odd about one query; for windows one a window."""
     if not query.text:
         yield "empty_text"
+    if query.video.lower().endswith(_FILE_ENDS):
+        yield "file_names"
     saliency = query.saliency
     if saliency is not None and len(set(saliency.clip_ids)) < len(saliency.clip_ids):
         yield "repeated_clips"

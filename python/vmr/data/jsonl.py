@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import msgspec
@@ -19,17 +19,23 @@ from vmr.data.layouts import (
     check_video,
     refuse_nonfinite,
 )
-from vmr.data.lines import decode_json, read_lines
+from vmr.data.lines import decode_json, read_lines, refuse_repeated_keys
 from vmr.data.records import Query, Saliency
 from vmr.errors import InputError
 
-RowT = TypeVar("RowT", bound=msgspec.Struct)
+RowT = TypeVar("RowT", bound="_Line")
 
 # Both QVHighlights and TVSum score clips of this length.
 CLIP_SECONDS = 2.0
 
 
-class Row(msgspec.Struct):
+class _Line(msgspec.Struct):
+    def keys(self) -> int:
+        """How many of the keys that it is read for a line had, those that are null left out."""
+        raise NotImplementedError
+
+
+class Row(_Line):
     """A line in the QVHighlights layout; what a file of one's own data has, too."""
 
     qid: int | str
@@ -42,8 +48,17 @@ class Row(msgspec.Struct):
     domain: str | None = None
     label: Any = UNSET
 
+    def keys(self) -> int:
+        return (
+            4
+            + (self.relevant_windows is not UNSET)
+            + (self.relevant_clip_ids is not None)
+            + (self.saliency_scores is not None)
+            + (self.domain is not None)
+        )
 
-class _TvsumRow(msgspec.Struct):
+
+class _TvsumRow(_Line):
     qid: int | str
     query: str
     vid: str
@@ -52,8 +67,11 @@ class _TvsumRow(msgspec.Struct):
     domain: str | None = None
     clip: Any = UNSET
 
+    def keys(self) -> int:
+        return 5 + (self.domain is not None)
 
-class _YoutubeRow(msgspec.Struct):
+
+class _YoutubeRow(_Line):
     qid: int | str
     query: str
     vid: str
@@ -64,8 +82,12 @@ class _YoutubeRow(msgspec.Struct):
     fps: float
     domain: str | None = None
 
+    def keys(self) -> int:
+        return 8 + (self.domain is not None)
+
 
 _OBJECT = msgspec.json.Decoder(dict[str, Any])
+_KEYS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 ROW = msgspec.json.Decoder(Row)
 _TVSUM = msgspec.json.Decoder(_TvsumRow)
 _YOUTUBE = msgspec.json.Decoder(_YoutubeRow)
@@ -75,7 +97,13 @@ def read_jsonl(path: str | os.PathLike[str]) -> tuple[Kind, list[Query]]:
     """A file in the QVHighlights, TVSum or YouTube Highlights layout, told by its first line."""
     number, first = next(read_lines(path))
     where = f"{path}, line {number}"
-    kind = _kind_of_line(decode_json(first, _OBJECT, where), where)
+    try:
+        row = decode_json(first, _OBJECT, where)
+    except InputError as error:
+        if b'"qid"' in first:
+            raise
+        raise UnknownLayoutError(str(error)) from None
+    kind = _kind_of_line(row, where)
     if kind == "tvsum":
         return kind, _read_rows(path, kind, _TVSUM, _tvsum_query)
     if kind == "youtube-highlights":
@@ -100,10 +128,50 @@ def _read_rows(
                 row = decode(raw)
             except NOT_DECODED:
                 row = _decode_row_slowly(raw, decoder, kind, f"{path}, line {number}")
+            # A key has a colon. Where there are more, some are in texts or keys that are not read.
+            colons = raw.count(b":")
+            if colons != row.keys() and colons != _count_keys(raw):
+                refuse_repeated_keys(raw, f"{path}, line {number}")
             queries.append(build(row, number))
     except RecordError as error:
         raise InputError(f"{path}, line {number}: {error}") from None
+    key = "saliency_scores" if kind == "qvhighlights" else "label"
+    check_annotators(path, queries, lambda query: f"line {query.line}", key)
     return queries
+
+
+def _count_keys(raw: bytes) -> int | None:
+    """How many different keys a line has; None where only the slow way reads it."""
+    try:
+        return len(_KEYS.decode(raw))
+    except NOT_DECODED:
+        return None
+
+
+def check_annotators(
+    path: str | os.PathLike[str],
+    queries: Iterable[Query],
+    place: Callable[[Query], str],
+    key: str = "saliency_scores",
+) -> None:
+    """All clips of a file have as many scores: annotators are compared over the whole of it.
+
+    Raises:
+        InputError: For the first query that has another number than the first one with scores.
+    """
+    first: Query | None = None
+    expected = 0
+    for query in queries:
+        if query.saliency is None or not query.saliency.scores:
+            continue
+        got = len(query.saliency.scores[0])
+        if first is None:
+            first, expected = query, got
+        elif got != expected:
+            raise InputError(
+                f"{path}, {place(query)}: {key}: expected {expected} numbers in each row, as in "
+                f"{place(first)}, got {got}"
+            )
 
 
 def _decode_row_slowly(

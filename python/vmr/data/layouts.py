@@ -22,6 +22,9 @@ Kind = Literal[
 BY_VIDEO: frozenset[Kind] = frozenset({"activitynet", "charades-cd", "tacos"})
 Windows = tuple[tuple[float, float], ...]
 
+# Seconds, nearly four months: what is above is milliseconds, frames or worse.
+LONGEST_VIDEO = 10_000_000
+
 # What msgspec's quick decoding may end in; a slow second look then says what is wrong, and where.
 NOT_DECODED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
@@ -38,8 +41,10 @@ def check_video(name: str, duration: float) -> None:
     """What every layout asks of a video."""
     if not name:
         raise RecordError("expected the video's name, got an empty text")
-    if not 0 < duration < math.inf:
-        raise RecordError(f"duration: expected seconds above 0, got {duration:g}")
+    if not 0 < duration <= LONGEST_VIDEO:
+        raise RecordError(
+            f"duration: expected seconds above 0 and up to {LONGEST_VIDEO:,}, got {duration:g}"
+        )
 
 
 def refuse_nonfinite(record: msgspec.Struct) -> None:
