@@ -21,7 +21,7 @@ from vmr.cli import main
 from vmr.data.extract import Extraction, extract
 from vmr.data.packs import load_pack
 from vmr.data.records import Query
-from vmr.errors import InputError
+from vmr.errors import InputError, VmrWarning
 from vmr.video import Frames
 
 QUERIES = [
@@ -185,6 +185,54 @@ def test_a_video_that_cannot_be_read_does_not_stop_the_others(
     assert len(done.written) == 2
 
 
+def test_only_queries_about_the_packs_videos_are_read(tmp_path: Path, videos: list[Path]) -> None:
+    out = tmp_path / "pack"
+    options: dict[str, Any] = {"queries": QUERIES, "sentence_encoder": Letters()}
+    with pytest.warns(VmrWarning, match="2 of 3 queries are about videos of this pack; the others"):
+        done = run(videos[:1], out, **options)
+    assert [Path(path).name for path in done.written] == ["v0.npz", "qid0.npz", "qid2.npz"]
+    # What was extracted before counts.
+    other = Path(shutil.copy(videos[1], tmp_path / "w.mp4"))
+    with pytest.warns(VmrWarning, match="2 of 3 queries"):
+        run([other], out, **options)
+    encoder = Colours()
+    with pytest.raises(
+        InputError, match=r"none of the 3 queries is about .* 'v0' .* has 'w' and so"
+    ):
+        run([other], tmp_path / "new", encoder=encoder, **options)
+    assert encoder.videos == []
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("qid", "message"),
+    [
+        ("a/b", "query 'a/b': cannot be the name of a file: has a slash"),
+        ("é" * 130, "cannot be the name of a file: makes a file name of 267 bytes, above 255"),
+    ],
+)
+def test_a_qid_that_cannot_be_a_file_is_refused_first(
+    tmp_path: Path, videos: list[Path], qid: str, message: str
+) -> None:
+    encoder = Colours()
+    queries = [*QUERIES, Query(qid=qid, video="v0", text="x", duration=12.0)]
+    with pytest.raises(InputError, match=message):
+        run(videos, tmp_path / "new", encoder=encoder, queries=queries, sentence_encoder=Letters())
+    assert encoder.videos == []
+    assert not (tmp_path / "new").exists()
+
+
+def test_rows_without_end_are_refused(tmp_path: Path, videos: list[Path]) -> None:
+    for every in (1e-9, 1e-320):
+        with pytest.raises(
+            InputError, match=r"every: .* up to 1,000,000 rows of v0\.mp4 \(12 s\), got .*e-"
+        ):
+            run(videos, tmp_path / "new", every=every)
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(InputError, match=r"video 'vvv.*cannot be the name of a file"):
+        run([tmp_path / ("v" * 252)], tmp_path / "new")
+
+
 SCRIPT = """
 import sys, time
 import numpy as np
@@ -267,6 +315,9 @@ def test_the_commands(
     assert "holds features with every 2.0" in capsys.readouterr().err
     assert main(["features", "extract", "none.mp4", "--out", out]) == 4
     assert "none.mp4" in capsys.readouterr().err
+    assert main(["features", "extract", "none.mp4", "--out", str(tmp_path / "new")]) == 4
+    assert capsys.readouterr().out == ""
+    assert not (tmp_path / "new").exists()
 
     assert main(["features", "check", out, "--queries", str(queries)]) == 0
     said = capsys.readouterr().out
@@ -287,6 +338,12 @@ def test_the_ready_packs_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["features", "list", "--json"]) == 0
     packs = json.loads(capsys.readouterr().out)["packs"]
     assert packs["univtg"]["sources"]["clip"]["dim"] == 512
+    assert main(["features", "list", "TACoS"]) == 0
+    heads = [line for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]
+    assert len(heads) > 2
+    assert all("tacos" in head.partition(":")[0] for head in heads)
+    assert main(["features", "list", "no-such", "--json"]) == 3
+    assert "no ready pack has 'no-such' in its name" in capsys.readouterr().err
 
 
 @needs_models

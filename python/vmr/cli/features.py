@@ -20,6 +20,7 @@ def add_parser(commands: Commands) -> None:
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="the ready packs, for features of other code bases")
+    listing.add_argument("word", nargs="?", metavar="WORD", help="only those with it in their name")
     listing.add_argument("--json", action="store_true", help="print JSON")
     listing.set_defaults(run=_list)
     _add_check(actions)
@@ -53,7 +54,11 @@ def _add_extract(actions: Commands) -> None:
     parser.add_argument(
         "--every", type=float, default=2.0, metavar="S", help="seconds a row (default: 2)"
     )
-    parser.add_argument("--queries", metavar="FILE", help="an annotation file, for text features")
+    parser.add_argument(
+        "--queries",
+        metavar="FILE",
+        help="an annotation file, for text features of the queries about the pack's videos",
+    )
     parser.add_argument("--encoder", default="embedded", metavar="NAME", help="(embedded only)")
     parser.add_argument(
         "--sentence-encoder", default="embedded", metavar="NAME", help="(embedded only)"
@@ -68,8 +73,12 @@ def _list(options: argparse.Namespace) -> int:
     import msgspec
 
     from vmr.data.pack_spec import ready_packs
+    from vmr.errors import InputError
 
-    packs = ready_packs()
+    word = options.word or ""
+    packs = {name: pack for name, pack in ready_packs().items() if word.lower() in name}
+    if not packs:
+        raise InputError(f"no ready pack has {word!r} in its name; vmr features list shows all")
     if options.json:
         rows = {name: msgspec.to_builtins(pack) for name, pack in packs.items()}
         print(json.dumps({"version": 1, "packs": rows}, indent=2))
@@ -139,6 +148,6 @@ def _extract(options: argparse.Namespace) -> int:
         print(f"vmr: error: {message}", file=sys.stderr)
     if options.json:
         print(json.dumps({"version": 1, **msgspec.to_builtins(done)}, indent=2))
-    else:
+    elif done.written or done.skipped:
         print(f"{done.pack}: {len(done.written)} files written, {len(done.skipped)} were there")
     return done.exit_code

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,7 +16,7 @@ from vmr.backends import Encoder, SentenceEncoder, TokenEncoder
 from vmr.data.arrays import open_array
 from vmr.data.pack_spec import Pack, Source, Text, fill, read_pack
 from vmr.data.records import Query
-from vmr.errors import CacheError, InputError, VideoError
+from vmr.errors import CacheError, InputError, VideoError, VmrWarning
 from vmr.files import atomic_path, write_text
 from vmr.progress import Progress, silent
 from vmr.video import probe, sample_times, stream
@@ -23,13 +24,15 @@ from vmr.video import probe, sample_times, stream
 _BATCH = 64
 _VIDEO = "video/{vid}.npz"
 _TEXT = "text/qid{qid}.npz"
+_MOST_ROWS = 1_000_000  # of a video: 11 days at a row a second
+_LONGEST_NAME = 255  # bytes of a file's name, on nearly all file systems
 
 
 class Extraction(msgspec.Struct, frozen=True):
     """What :func:`extract` did.
 
     Attributes:
-        pack: The pack's YAML.
+        pack: The pack's YAML, which is there once something was written.
         written, skipped: Files of videos and queries, made now or before.
         failed: Message by video, of those that could not be read.
         exit_code: Of the last failure; 0 where there was none.
@@ -62,13 +65,15 @@ def extract(
         out: The pack's folder; it is made.
         encoder: What sees the frames.
         every: Seconds a row; a row is the frame in the middle of them.
-        queries: Whose text features are wanted too.
+        queries: Whose text features are wanted too; those about other videos than the given ones and
+            those that the pack has already are left out, with a :class:`vmr.VmrWarning`.
         sentence_encoder: What reads the queries.
         progress: Gives what is told how far a video is.
 
     Raises:
         InputError: The folder holds features of other settings, other videos or other queries of the
-            same name, or something that is no pack; or two videos have one name.
+            same name, or something that is no pack; two videos have one name; no query is about a video
+            of the pack; a name cannot be a file's; or ``every`` makes more than a million rows.
         CacheError: A file cannot be written.
     """
     folder = Path(out)
@@ -76,6 +81,13 @@ def extract(
     made: dict[str, str | float] = {"encoder": encoder.name, "every": every}
     reads = sentence_encoder if queries else None
     work = _Folder(folder, made, reads)
+    # Before hours of work: what could not be written in the end.
+    for vid in paths:
+        _check_file_name("video", _VIDEO, vid=vid)
+    if reads is not None:
+        queries = work.about_its_videos(queries, paths)
+        for query in queries:
+            _check_file_name("query", _TEXT, qid=query.qid)
     failed: dict[str, str] = {}
     code = 0
     for vid, path in paths.items():
@@ -130,6 +142,26 @@ class _Folder:
             )
         return spec
 
+    def about_its_videos(
+        self, queries: Sequence[Query], given: Mapping[str, Path]
+    ) -> Sequence[Query]:
+        """The queries whose video is given now or was extracted before."""
+        there = {path.stem for path in (self.folder / _VIDEO).parent.glob("[!.]*.npz")} | set(given)
+        about = [query for query in queries if query.video in there]
+        if not about:
+            raise InputError(
+                f"none of the {len(queries)} queries is about a video of this pack: they are about "
+                f"{queries[0].video!r} and so on, and the pack has {min(there)!r} and so on"
+            )
+        if len(about) < len(queries):
+            warnings.warn(
+                f"{len(about)} of {len(queries)} queries are about videos of this pack; the others are "
+                "left out",
+                VmrWarning,
+                stacklevel=3,
+            )
+        return about
+
     def video(self, vid: str, path: Path, encoder: Encoder, progress: Progress) -> None:
         target = self.folder / fill(_VIDEO, vid=vid)
         size = _size(path)
@@ -140,6 +172,11 @@ class _Folder:
             return
         info = probe(path)
         every = float(self._made["every"])
+        if every > 0 and info.duration / every > _MOST_ROWS:
+            raise InputError(
+                f"every: expected seconds that make up to {_MOST_ROWS:,} rows of {path.name} "
+                f"({info.duration:g} s), got {every:g}"
+            )
         times = sample_times(info.duration, every)
         parts = []
         done = 0
@@ -223,6 +260,18 @@ def _by_name(paths: list[Path]) -> dict[str, Path]:
                 f"{path.stem}"
             )
     return named
+
+
+def _check_file_name(what: str, template: str, **names: str | int) -> None:
+    """Raises an InputError for what would make a folder, or no file."""
+    ((_, name),) = names.items()
+    wrong = None
+    if "/" in str(name):
+        wrong = "has a slash"
+    elif (size := len(os.fsencode(Path(fill(template, **names)).name))) > _LONGEST_NAME:
+        wrong = f"makes a file name of {size} bytes, above {_LONGEST_NAME}"
+    if wrong:
+        raise InputError(f"{what} {name!r:.80}: cannot be the name of a file: {wrong}")
 
 
 def _size(path: Path) -> int:
