@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from tests.evaluation import cases
 from vmr.backends.packages import PACKAGES, demo_video, status
@@ -55,7 +54,7 @@ def test_the_python_of_the_guides_runs(
         text = (ROOT / "docs" / f"{name}.md").read_text("utf-8")
         blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
         assert len(blocks) == count
-        names: dict[str, object] = {"torch": torch}
+        names: dict[str, object] = {}
         for block in blocks:
             exec(compile(block, f"{name}.md", "exec"), names)
     assert "qvhighlights 2 ((12.5, 20.0),)" in capsys.readouterr().out

@@ -286,7 +286,7 @@ def change(old: str, new: str) -> Callable[[str], str]:
         (change("[slowfast, clip, tef]", "[clip, tef]"), "leaves out the source 'slowfast'"),
         (change("{vid}", "{video}"), r"has \{video\}; known here: \{vid\}"),
         (change("{qid}", "{query}"), r"has \{query\}; known here: \{qid\}, \{vid\}, \{sub\}"),
-        (change('"clip/', '"/clip/'), "must be below the pack's folder"),
+        (change('"clip/', '"/clip/'), "must be a path from the pack's folder"),
         (change("seconds_per_row: 2", "seconds_per_row: 0"), "must be > 0, or null"),
         (change("seconds_per_row: 2", ""), "missing required field `seconds_per_row`"),
         (change("max_rows: 75", "max_rows: 0"), "`max_rows` must be >= 1"),

@@ -34,8 +34,9 @@ class Source(
     """One array a video.
 
     Attributes:
-        files: Path templates below the pack's folder, "{vid}" for the video. Of several, those in the
-            first folder that is there count, and of these the first that a video has.
+        files: Path templates from the pack's folder, "{vid}" for the video; ".." in a template may lead
+            out of it, a video's name never does. Of several, those in the first folder that is there
+            count, and of these the first that a video has.
         parts: Templates of arrays that are joined column by column before anything else; either these
             or ``files``.
         key: The array's name in npz and HDF5, a template too; None where a file holds one array.
@@ -94,7 +95,7 @@ class Glove(
     """Word vectors from a text file; a word that it lacks is a row of zeros.
 
     Attributes:
-        files: Paths below the pack's folder, of which the first that is there counts.
+        files: Paths from the pack's folder, of which the first that is there counts.
         split: "blanks": at blanks alone; "words": as :func:`vmr.data.glove.tokenise` does.
         dim: Numbers a word.
         max_rows: Words that are kept; None keeps all.
@@ -266,7 +267,7 @@ def _check_templates(templates: Iterable[str], names: tuple[str, ...]) -> None:
                 known = ", ".join(f"{{{known}}}" for known in names) or "none"
                 raise ValueError(f"the template {template!r} has {{{name}}}; known here: {known}")
         if template.startswith("/"):
-            raise ValueError(f"the template {template!r} must be below the pack's folder")
+            raise ValueError(f"the template {template!r} must be a path from the pack's folder")
 
 
 def fill(template: str, **values: str | int) -> str:
