@@ -134,7 +134,27 @@ def test_a_summary_is_for_reading(tmp_path: Path) -> None:
     said = two(tmp_path).check(queries).summary().splitlines()
     assert said[0].endswith(": 2 queries on 1 video")
     assert said[1] == "  46 rows a video, 19 columns: slowfast 12 + clip 5 + tef 2"
-    assert said[2] == "  error: missing text: 1 query: 2"
+    assert said[2] == "  error: missing text: 1 query (qid 2)"
+
+
+def test_text_is_read_no_further_than_it_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path)
+    asked: list[int | None] = []
+    whole = StoredArray.read
+
+    def spy(self: StoredArray, rows: int | None = None) -> Array:
+        asked.append(rows)
+        return whole(self, rows)
+
+    monkeypatch.setattr(StoredArray, "read", spy)
+    pack = two(tmp_path, TWO.replace("max_rows: 32", "max_rows: 3"))
+    tokens = np.random.default_rng(0).normal(size=(6, 4))
+    for array, rows in ((tokens, 3), (tokens[None], None)):  # some leave the batch axis in
+        save(tmp_path / "text" / "1.npz", array, "last_hidden_state")
+        assert pack.text(ask()).shape == (3, 4)
+        assert asked.pop() == rows
 
 
 def test_advice_for_a_ready_pack_can_be_followed(tmp_path: Path) -> None:

@@ -86,9 +86,10 @@ class PackCheck(msgspec.Struct, frozen=True):
             )
         for finding in self.findings:
             more = ", ..." if finding.count > len(finding.examples) else ""
+            named = "qid " if finding.found_in == "query" else ""
             lines.append(
-                f"  {finding.level}: {finding.kind}: {_count(finding.count, finding.found_in)}: "
-                f"{', '.join(finding.examples)}{more}"
+                f"  {finding.level}: {finding.kind}: {_count(finding.count, finding.found_in)} "
+                f"({named}{', '.join(finding.examples)}{more})"
             )
             lines.append(f"      {finding.message}")
         return "\n".join(lines if self.findings else [*lines, "  nothing odd"])

@@ -259,7 +259,7 @@ class FeaturePack:
     @property
     def _is_ready(self) -> bool:
         """Whether the pack is one of vmr's own, which a user does not edit."""
-        return ready_packs().get(self.name) is self.spec
+        return ready_packs().get(self.name) == self.spec
 
     def _check_columns(self, name: str, stored: list[StoredArray]) -> None:
         columns = sum(part.shape[1] for part in stored)
@@ -393,7 +393,8 @@ class FeaturePack:
         self._text_dim = dim
         if stored.dtype == np.float16:
             notice("warning", "text in half precision", str(query.qid), _HALF)
-        rows = as_float32(stored.read().reshape(-1, dim)[: text.max_rows], stored.where)
+        most = text.max_rows if stored.shape == shape else None
+        rows = as_float32(stored.read(most).reshape(-1, dim)[: text.max_rows], stored.where)
         name = "text" if ndim == 2 else "pooled text"
         return normalised(rows, text.normalise, name, str(query.qid), notice)
 
