@@ -393,7 +393,7 @@ class FeaturePack:
         self._text_dim = dim
         if stored.dtype == np.float16:
             notice("warning", "text in half precision", str(query.qid), _HALF)
-        most = text.max_rows if stored.shape == shape else None
+        most = text.max_rows if len(stored.shape) == ndim == 2 else None
         rows = as_float32(stored.read(most).reshape(-1, dim)[: text.max_rows], stored.where)
         name = "text" if ndim == 2 else "pooled text"
         return normalised(rows, text.normalise, name, str(query.qid), notice)
