@@ -190,8 +190,15 @@ def test_numbers_that_are_not_finite_are_no_ground_truth() -> None:
             with pytest.raises(InputError, match=r"\(qid 1\): expected windows of finite seconds"):
                 vmr.evaluate([answer()], [query(windows=windows)], as_published=as_published)
     record = {"qid": 1, "query": "a", "vid": "v", "duration": 10}
-    with pytest.raises(InputError, match="record 1: relevant_windows: expected finite numbers"):
+    with pytest.raises(InputError, match="qid 1: expected windows of finite seconds"):
         vmr.evaluate([answer()], [{**record, "relevant_windows": [[math.nan, 4]]}])
+    scores = {
+        "relevant_clip_ids": [0],
+        "saliency_scores": [[math.nan]],
+        "relevant_windows": [[0, 4]],
+    }
+    with pytest.raises(InputError, match="qid 1: expected finite saliency scores in the ground"):
+        vmr.evaluate([answer(pred_saliency_scores=[0.5] * 5)], [{**record, **scores}])
     for duration in (math.nan, math.inf, 0.0, 1e300):
         with pytest.raises(InputError, match="expected a duration in seconds above 0"):
             vmr.evaluate([answer()], [query(duration=duration)])

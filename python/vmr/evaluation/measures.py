@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,8 @@ from vmr.evaluation.protocols import (
     Protocol,
 )
 
+_RECALL = np.array(RECALL_THRESHOLDS)
+
 
 class Measures(Mapping[str, Floats]):
     """Measures by name, each [Q] with values from 0 to 1; NaN for a query that it leaves out.
@@ -38,6 +41,7 @@ class Measures(Mapping[str, Floats]):
 
     def __init__(self) -> None:
         self._vectors: dict[str, partial[Floats]] = {}
+        self._means: dict[str, float | None] = {}
 
     def __getitem__(self, name: str) -> Floats:
         return self._vectors[name]()
@@ -50,11 +54,7 @@ class Measures(Mapping[str, Floats]):
 
     def mean(self, name: str) -> float | None:
         """The mean over the queries that have the measure; None without any."""
-        vector = self._vectors[name]
-        # As published, a mean over thresholds is one of means over queries.
-        table = vector.args[0] if vector.func is _mean else vector()[:, None]
-        there = ~np.isnan(table[:, 0])
-        return float(table[there].mean(axis=0).mean()) if there.any() else None
+        return self._means[name]
 
     def add_moments(
         self, name: str, moments: Moments, length_range: LengthRange, as_published: bool
@@ -66,18 +66,23 @@ class Measures(Mapping[str, Floats]):
         overlaps = best_overlaps(
             moments, np.array(list(TOPS.values()), dtype=np.int64), length_range, as_published
         )
-        outside = np.isnan(precisions[:, :1])
+        inside = ~np.isnan(precisions[:, 0])
         # An overlap that is NaN otherwise (of a NaN window, as published) reaches nothing.
-        overlaps = np.where(np.isnan(overlaps) & ~outside, 0.0, overlaps)
+        overlaps = np.where(np.isnan(overlaps) & inside[:, None], 0.0, overlaps)
         for column, top in enumerate(TOPS):
-            for threshold in RECALL_THRESHOLDS:
-                self._vectors[f"MR-{name}-R{top}@{threshold}"] = partial(
-                    _reached, overlaps, column, threshold
-                )
+            found = overlaps[inside, column][:, None] >= _RECALL
+            for threshold, mean in zip(RECALL_THRESHOLDS, _means(found), strict=True):
+                vector = partial(_reached, overlaps, column, threshold)
+                self._add(f"MR-{name}-R{top}@{threshold}", vector, mean)
+        means = _means(precisions[inside])
         for column, threshold in enumerate(PRECISION_THRESHOLDS):
-            self._vectors[f"MR-{name}-mAP@{threshold}"] = partial(_column, precisions, column)
-        self._vectors[f"MR-{name}-mAP"] = partial(_mean, precisions)
-        self._vectors[f"MR-{name}-mIoU"] = partial(_column, overlaps, 0)
+            vector = partial(_column, precisions, column)
+            self._add(f"MR-{name}-mAP@{threshold}", vector, means[column])
+        # As published, a mean over thresholds of means over queries.
+        over_thresholds = float(np.mean(precisions[inside].mean(axis=0))) if inside.any() else None
+        self._add(f"MR-{name}-mAP", partial(_mean, precisions), over_thresholds)
+        (mean,) = _means(overlaps[inside, :1])
+        self._add(f"MR-{name}-mIoU", partial(_column, overlaps, 0), mean)
 
     def add_highlights(self, highlights: Highlights, protocol: Protocol) -> None:
         """The measures of clip scores."""
@@ -89,14 +94,30 @@ class Measures(Mapping[str, Floats]):
             )
             if protocol.left_out_without_positives:
                 precisions[_without_positives(labels)] = np.nan
-            self._vectors["HL-mAP"] = partial(_column, precisions[:, None], 0)
+            self._add_columns(["HL-mAP"], precisions[:, None])
             return
         precisions, hits = _core.highlight_precisions(
             *scores, *labels, np.array(list(LEVELS.values())), threads=threads()
         )
-        for column, level in enumerate(LEVELS):
-            self._vectors[f"HL-min-{level}-mAP"] = partial(_column, precisions, column)
-            self._vectors[f"HL-min-{level}-Hit1"] = partial(_column, hits, column)
+        self._add_columns([f"HL-min-{level}-mAP" for level in LEVELS], precisions)
+        self._add_columns([f"HL-min-{level}-Hit1" for level in LEVELS], hits)
+
+    def _add_columns(self, names: Sequence[str], table: Floats) -> None:
+        means = _means(table[~np.isnan(table[:, 0])])
+        for column, (name, mean) in enumerate(zip(names, means, strict=True)):
+            self._add(name, partial(_column, table, column), mean)
+
+    def _add(self, name: str, vector: partial[Floats], mean: float | None) -> None:
+        self._vectors[name] = vector
+        self._means[name] = mean
+
+
+def _means(table: npt.NDArray[Any]) -> list[float | None]:
+    """The mean of each column over the rows; None without rows."""
+    if not len(table):
+        return [None] * table.shape[1]
+    means: list[float | None] = table.mean(axis=0).tolist()
+    return means
 
 
 def _without_positives(labels: Rows) -> npt.NDArray[np.bool_]:

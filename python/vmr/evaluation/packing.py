@@ -366,15 +366,29 @@ def _labels(queries: Sequence[Query], whole_clips: bool) -> Rows:
     counts = np.zeros(len(queries), dtype=np.int64)
     counts[there] = clips
     offsets = _cumulated(counts)
-    annotators = next((len(s.scores[0]) for _, s in annotated if s.scores), 1)
-    _check_annotators(queries, annotators)
+    rows = list(chain.from_iterable(s.scores for _, s in annotated))
+    annotators = len(rows[0]) if rows else 1
+    if not set(map(len, rows)) <= {annotators}:
+        _refuse_annotators(queries, annotators)
+    flat = _flat(rows, TRUTH)
+    if len(rows) != len(ids) or not np.isfinite(flat).all():
+        _refuse_scores(queries)
     labels = np.zeros((int(offsets[-1]), annotators))
-    flat = _flat(list(chain.from_iterable(s.scores for _, s in annotated)), TRUTH)
     labels[offsets[there][owner] + ids] = flat.reshape(-1, annotators)
     return Rows(labels, offsets)
 
 
-def _check_annotators(queries: Sequence[Query], annotators: int) -> None:
+def _refuse_annotators(queries: Sequence[Query], annotators: int) -> None:
+    for query in queries:
+        for row in query.saliency.scores if query.saliency else ():
+            if len(row) != annotators:
+                raise InputError(
+                    f"{TRUTH}, {Place(query.line, query.qid)}: expected saliency scores of "
+                    f"{annotators} annotators, as before, got {len(row)}"
+                )
+
+
+def _refuse_scores(queries: Sequence[Query]) -> None:
     for query in queries:
         saliency = query.saliency
         if saliency is None:
@@ -385,11 +399,8 @@ def _check_annotators(queries: Sequence[Query], annotators: int) -> None:
                 f"{place}: expected a row of saliency scores for each of {len(saliency.clip_ids)} "
                 f"clips, got {len(saliency.scores)}"
             )
-        if not set(map(len, saliency.scores)) <= {annotators}:
-            other = next(len(row) for row in saliency.scores if len(row) != annotators)
-            raise InputError(
-                f"{place}: expected saliency scores of {annotators} annotators, as before, got {other}"
-            )
+        if not np.isfinite(np.array(saliency.scores)).all():
+            raise InputError(f"{place}: expected finite saliency scores in the ground truth")
 
 
 def _places(where: Iterable[int], lines: Sequence[Prediction | None]) -> list[Place]:

@@ -302,7 +302,7 @@ def _score_moments(
         whole = limit is not None and length_range is None
         span = (0.0, np.inf) if whole else length_range
         measures.add_moments(name, moments, span, judge.as_published)
-        if name in reported and np.isnan(measures[f"MR-{name}-mAP"]).all():
+        if name in reported and measures.mean(f"MR-{name}-mAP") is None:
             empty.append(name)
             if repeats:
                 measures.add_moments(name, moments, None, judge.as_published)
@@ -353,11 +353,10 @@ def as_query(record: Query | Mapping[str, Any], place: int = 1) -> Query:
     if isinstance(record, Query):
         return record
     from vmr.data.jsonl import Row, query_of_row
-    from vmr.data.layouts import RecordError, refuse_nonfinite
+    from vmr.data.layouts import RecordError
 
     try:
         row = msgspec.convert(record, Row)
-        refuse_nonfinite(row)
         if row.relevant_windows is msgspec.UNSET:
             row.relevant_windows = None
         return query_of_row(row, 0)
