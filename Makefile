@@ -100,7 +100,7 @@ cuda-check: $(STAMPS)/tools  ## compile all CUDA code with nvcc, where it is the
 	else \
 	  export PATH="$(CURDIR)/$(BIN):$$PATH"; \
 	  cmake --preset cuda -DPython_EXECUTABLE="$(CURDIR)/$(BIN)/python" -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)"; \
-	  cmake --build --preset cuda --parallel 2 --target _ops_cuda; \
+	  cmake --build --preset cuda --parallel 2 --target _ops_cuda _core; \
 	fi
 
 compat:  ## the Python tests on the oldest, a middle and the newest Python and torch (many GB; outside CI)
