@@ -70,8 +70,8 @@ class Measures(Mapping[str, Floats]):
         # An overlap that is NaN otherwise (of a NaN window, as published) reaches nothing.
         overlaps = np.where(np.isnan(overlaps) & inside[:, None], 0.0, overlaps)
         for column, top in enumerate(TOPS):
-            found = overlaps[inside, column][:, None] >= _RECALL
-            for threshold, mean in zip(RECALL_THRESHOLDS, _means(found), strict=True):
+            shares = _shares(overlaps[inside, column])
+            for threshold, mean in zip(RECALL_THRESHOLDS, shares, strict=True):
                 vector = partial(_reached, overlaps, column, threshold)
                 self._add(f"MR-{name}-R{top}@{threshold}", vector, mean)
         means = _means(precisions[inside])
@@ -110,6 +110,15 @@ class Measures(Mapping[str, Floats]):
     def _add(self, name: str, vector: partial[Floats], mean: float | None) -> None:
         self._vectors[name] = vector
         self._means[name] = mean
+
+
+def _shares(overlaps: Floats) -> list[float | None]:
+    """The share of queries that reach each recall threshold; None without queries."""
+    if not len(overlaps):
+        return [None] * len(_RECALL)
+    below = np.searchsorted(np.sort(overlaps), _RECALL, side="left")
+    shares: list[float | None] = ((len(overlaps) - below) / len(overlaps)).tolist()
+    return shares
 
 
 def _means(table: npt.NDArray[Any]) -> list[float | None]:

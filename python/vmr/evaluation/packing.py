@@ -320,9 +320,15 @@ def _windows_of_all(lines: Sequence[Prediction]) -> list[tuple[float, float, flo
 
 
 def _rows(lists: Sequence[Sequence[tuple[float, ...]]], columns: int, file: str) -> Rows:
-    offsets = _offsets(lists)
-    flat = _flat(list(chain.from_iterable(lists)), file)
-    return Rows(flat.reshape(-1, columns), offsets)
+    rows = list(chain.from_iterable(lists))
+    try:
+        fitting = set(map(len, rows)) <= {columns}
+    except TypeError:
+        fitting = False
+    if not fitting:
+        wrong = next(row for row in rows if not hasattr(row, "__len__") or len(row) != columns)
+        raise InputError(f"{file}: expected windows of {columns} numbers, got {wrong!r}")
+    return Rows(_flat(rows, file).reshape(-1, columns), _offsets(lists))
 
 
 def _flat(lists: Sequence[Sequence[float]], file: str) -> Floats:

@@ -106,12 +106,9 @@ def _record(item: Prediction | Mapping[str, Any], place: int) -> Prediction:
 
 
 def _is_plain(prediction: Prediction) -> bool:
-    """Whether a record made in memory has what its types say; numbers are looked at later."""
+    """Whether a record holds lists; what these hold is looked at when they are laid out."""
     windows, scores = prediction.pred_relevant_windows, prediction.pred_saliency_scores
-    return (scores is None or type(scores) is list) and (
-        windows is None
-        or (type(windows) is list and all(type(w) is tuple and len(w) == 3 for w in windows))
-    )
+    return (windows is None or type(windows) is list) and (scores is None or type(scores) is list)
 
 
 def _as_lists(value: Any) -> Any:
