@@ -15,7 +15,6 @@ import os
 import platform
 import statistics
 import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,7 +25,7 @@ from vmr.data.annotations import read_queries
 from vmr.data.layouts import UnknownLayoutError
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from timing import cpu_name
+from timing import cpu_name, publish, unpack_annotations
 
 
 def parse(path: Path) -> object:
@@ -96,10 +95,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--out", type=Path, help="write the table into this Markdown file")
     arguments = parser.parse_args()
-    shared = Path(os.environ.get("VMR_SHARED", Path(__file__).parents[2] / ".." / "shared"))
     with tempfile.TemporaryDirectory() as folder:
-        with tarfile.open(shared / "annotations.tar.xz") as archive:
-            archive.extractall(folder, filter="data")
+        unpack_annotations(folder)
         rows = table(annotations(Path(folder)), arguments.repeats)
     head = [
         "# Reading all annotations of the archive",
@@ -113,10 +110,7 @@ def main() -> None:
         f"--out {arguments.out or 'FILE'}",
         "",
     ]
-    text = "\n".join([*head, *rows]) + "\n"
-    print(text)
-    if arguments.out:
-        arguments.out.write_text(text, encoding="utf-8")
+    publish([*head, *rows], arguments.out)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ import resource
 import statistics
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -30,7 +29,7 @@ from typing import Any
 import msgspec
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from timing import cpu_name
+from timing import cpu_name, publish, unpack_annotations
 
 QUERIES, WINDOWS = 100_000, 10
 
@@ -190,9 +189,7 @@ def in_turn(
 
 def report(arguments: argparse.Namespace, folder: Path) -> list[str]:
     """The tables."""
-    shared = Path(os.environ.get("VMR_SHARED", Path(__file__).parents[2] / ".." / "shared"))
-    with tarfile.open(shared / "annotations.tar.xz") as archive:
-        archive.extractall(folder, filter="data")
+    unpack_annotations(folder)
     arguments.files = files = (
         folder / "data" / "evaluator_golden" / "sample_val_preds.jsonl",
         folder / "data" / "qvhighlights" / "highlight_val_release.jsonl",
@@ -258,10 +255,7 @@ def main() -> None:
         f"--official MOMENT_DETR --out {arguments.out or 'FILE'}",
         "",
     ]
-    text = "\n".join([*head, *rows]) + "\n"
-    print(text)
-    if arguments.out:
-        arguments.out.write_text(text, encoding="utf-8")
+    publish([*head, *rows], arguments.out)
 
 
 if __name__ == "__main__":

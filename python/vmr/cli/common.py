@@ -5,9 +5,18 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from pathlib import Path
 from typing import TypeAlias
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def add_durations(parser: argparse.ArgumentParser) -> None:
+    """The option of every command that reads annotations which may lack durations."""
+    parser.add_argument(
+        "--durations", type=Path, metavar="FILE",
+        help="lengths of the videos for Charades-STA txt (default: charades.json beside it)",
+    )  # fmt: skip
 
 
 def size_text(size: float) -> str:

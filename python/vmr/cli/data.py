@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vmr.cli.common import add_durations
+
 if TYPE_CHECKING:
     from vmr.cli.common import Commands
     from vmr.data.check import Check
@@ -40,7 +42,7 @@ def add_parser(commands: Commands) -> None:
         help="a file, or a folder: every .jsonl, .json and .txt in it, at any depth, that holds "
         "annotations; the others are named",
     )  # fmt: skip
-    _add_durations(checking)
+    add_durations(checking)
     checking.add_argument(
         "--features", metavar="PACK",
         help="also look up which videos and queries have no features in a pack: a ready one of "
@@ -60,20 +62,13 @@ def add_parser(commands: Commands) -> None:
     )
     converting.add_argument("input", type=Path, metavar="INPUT", help="the annotations")
     converting.add_argument("output", type=Path, metavar="OUTPUT", help="the jsonl to write")
-    _add_durations(converting)
+    add_durations(converting)
     converting.add_argument(
         "--clip-windows", action="store_true",
         help="cut windows to the video (0 to its duration); all are kept, and the changed counted",
     )  # fmt: skip
     converting.add_argument("--force", action="store_true", help="replace OUTPUT if it is there")
     converting.set_defaults(run=_convert)
-
-
-def _add_durations(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--durations", type=Path, metavar="FILE",
-        help="lengths of the videos for Charades-STA txt (default: charades.json beside it)",
-    )  # fmt: skip
 
 
 # ---- check --------------------------------------------------------------------------------------------

@@ -7,8 +7,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vmr.cli.common import add_durations
+
 if TYPE_CHECKING:
     from vmr.cli.common import Commands
+    from vmr.data.annotations import Queries
     from vmr.evaluation import Evaluation
 
 _PROTOCOLS = (
@@ -50,10 +53,7 @@ def add_parser(commands: Commands) -> None:
         help="with bm-detr: what the model reads of a video (rows x seconds a row), to which ground "
         "truth is cut outside QVHighlights and Charades-STA",
     )  # fmt: skip
-    parser.add_argument(
-        "--durations", type=Path, metavar="FILE",
-        help="lengths of the videos for Charades-STA txt (default: charades.json beside it)",
-    )  # fmt: skip
+    add_durations(parser)
     parser.add_argument(
         "--by", type=_groupings, default=(), metavar="WHAT,...",
         help="also for groups of queries: length (of the ground truth), duration (of the video), "
@@ -100,10 +100,12 @@ def run(options: argparse.Namespace) -> int:
     import msgspec
 
     from vmr.cli.common import say
+    from vmr.data.annotations import read_queries
     from vmr.evaluation import report
 
-    first = _evaluate(options, options.predictions)
-    second = _evaluate(options, options.compare) if options.compare else None
+    queries = read_queries(options.ground_truth, durations=options.durations)
+    first = _evaluate(options, options.predictions, queries)
+    second = _evaluate(options, options.compare, queries) if options.compare else None
     found: dict[str, Any] = first.to_dict()
     texts = [str(first)]
     if options.bootstrap is not None:
@@ -134,16 +136,15 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _evaluate(options: argparse.Namespace, predictions: Path) -> Evaluation:
+def _evaluate(options: argparse.Namespace, predictions: Path, queries: Queries) -> Evaluation:
     from vmr.evaluation import evaluate
 
     return evaluate(
         predictions,
-        options.ground_truth,
+        queries,
         protocol=options.protocol,
         as_published=options.as_published,
         limit=options.limit,
-        durations=options.durations,
     )
 
 

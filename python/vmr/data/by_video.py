@@ -22,6 +22,7 @@ from vmr.data.layouts import (
 from vmr.data.lines import (
     decode_json,
     decode_text,
+    lowered,
     read_document,
     read_lines,
     refuse_repeated_keys,
@@ -168,8 +169,7 @@ def _decode_videos_slowly(raw: bytes, path: str | os.PathLike[str]) -> dict[str,
             videos[name] = msgspec.convert(value, _Video)
             refuse_nonfinite(videos[name])
         except msgspec.ValidationError as error:
-            text = str(error)
-            raise InputError(f"{path}, video {name!r}: {text[:1].lower()}{text[1:]}") from None
+            raise InputError(f"{path}, video {name!r}: {lowered(str(error))}") from None
         except RecordError as error:
             raise InputError(f"{path}, video {name!r}: {error}") from None
     return videos

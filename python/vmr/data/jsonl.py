@@ -23,19 +23,11 @@ from vmr.data.lines import decode_json, read_lines, refuse_repeated_keys
 from vmr.data.records import Query, Saliency
 from vmr.errors import InputError
 
-RowT = TypeVar("RowT", bound="_Line")
-
 # Both QVHighlights and TVSum score clips of this length.
 CLIP_SECONDS = 2.0
 
 
-class _Line(msgspec.Struct):
-    def keys(self) -> int:
-        """How many of the keys that it is read for a line had, those that are null left out."""
-        raise NotImplementedError
-
-
-class Row(_Line):
+class Row(msgspec.Struct):
     """A line in the QVHighlights layout; what a file of one's own data has, too."""
 
     qid: int | str
@@ -49,6 +41,7 @@ class Row(_Line):
     label: Any = UNSET
 
     def keys(self) -> int:
+        """How many of the keys that it is read for a line had, those that are null left out."""
         return (
             4
             + (self.relevant_windows is not UNSET)
@@ -58,7 +51,7 @@ class Row(_Line):
         )
 
 
-class _TvsumRow(_Line):
+class _TvsumRow(msgspec.Struct):
     qid: int | str
     query: str
     vid: str
@@ -68,10 +61,11 @@ class _TvsumRow(_Line):
     clip: Any = UNSET
 
     def keys(self) -> int:
+        """As :meth:`Row.keys`."""
         return 5 + (self.domain is not None)
 
 
-class _YoutubeRow(_Line):
+class _YoutubeRow(msgspec.Struct):
     qid: int | str
     query: str
     vid: str
@@ -83,8 +77,11 @@ class _YoutubeRow(_Line):
     domain: str | None = None
 
     def keys(self) -> int:
+        """As :meth:`Row.keys`."""
         return 8 + (self.domain is not None)
 
+
+RowT = TypeVar("RowT", Row, _TvsumRow, _YoutubeRow)
 
 _OBJECT = msgspec.json.Decoder(dict[str, Any])
 _KEYS = msgspec.json.Decoder(dict[str, msgspec.Raw])

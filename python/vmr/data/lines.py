@@ -194,7 +194,7 @@ def _decode_slowly(raw: bytes, decoder: msgspec.json.Decoder[T], where: str) -> 
     try:
         return msgspec.convert(value, decoder.type)
     except msgspec.ValidationError as error:
-        raise InputError(f"{where}: {_lower(str(error))}") from None
+        raise InputError(f"{where}: {lowered(str(error))}") from None
 
 
 def _open(path: str | os.PathLike[str]) -> BufferedReader:
@@ -225,5 +225,6 @@ def _encoding_error(raw: bytes, where: str) -> InputError:
     return InputError(f"{where}: is not UTF-8")
 
 
-def _lower(text: str) -> str:
+def lowered(text: str) -> str:
+    """The text with a small first letter, to go on in a message."""
     return text[:1].lower() + text[1:]

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import msgspec
 import numpy as np
 
+from vmr.data.annotations import Queries, read_queries
+from vmr.data.jsonl import Row, query_of_row
+from vmr.data.layouts import LONGEST_VIDEO, RecordError
 from vmr.data.lines import collector_paused
 from vmr.data.records import Query
 from vmr.errors import InputError
@@ -33,8 +36,6 @@ GroundTruth: TypeAlias = "str | os.PathLike[str] | Sequence[Query] | Sequence[Ma
 
 VERSION = 1
 _BY_ANNOTATORS: dict[tuple[int, ...], str] = {(1,): "youtube-highlights", (20,): "tvsum"}
-# Seconds; no video is near it, and a clip of 2 s is a number in memory.
-_LONGEST = 1e7
 
 
 class Evaluation:
@@ -317,10 +318,9 @@ def _queries(
 ) -> tuple[list[Query], str, str | None]:
     """The queries, the name of their file, and the kind of its layout where that is known."""
     if isinstance(given, str | os.PathLike):
-        from vmr.data.annotations import read_queries
-
-        read = read_queries(given, durations=durations)
-        return list(read), str(given), read.kind
+        given = read_queries(given, durations=durations)
+    if isinstance(given, Queries):
+        return list(given), str(given.path), given.kind
     records = cast("Sequence[Query | Mapping[str, Any]]", given)
     queries = [as_query(record, place) for place, record in enumerate(records, 1)]
     if not queries:
@@ -332,12 +332,12 @@ def _queries(
                 f"{packing.TRUTH}: expected one record a query, got qid {query.qid!r} again"
             )
         known.add(query.qid)
-        if not 0 < query.duration < _LONGEST:
+        if not 0 < query.duration < LONGEST_VIDEO:
             raise InputError(
                 f"{packing.TRUTH}, qid {query.qid!r}: expected a duration in seconds above 0 and below "
-                f"{_LONGEST:g}, got {query.duration}"
+                f"{LONGEST_VIDEO:,}, got {query.duration}"
             )
-    return queries, packing.TRUTH, getattr(given, "kind", None)
+    return queries, packing.TRUTH, None
 
 
 def as_query(record: Query | Mapping[str, Any], place: int = 1) -> Query:
@@ -352,9 +352,6 @@ def as_query(record: Query | Mapping[str, Any], place: int = 1) -> Query:
     """
     if isinstance(record, Query):
         return record
-    from vmr.data.jsonl import Row, query_of_row
-    from vmr.data.layouts import RecordError
-
     try:
         row = msgspec.convert(record, Row)
         if row.relevant_windows is msgspec.UNSET:
@@ -397,7 +394,7 @@ def _check_limit(limit: float | None, protocol: Protocol) -> None:
         return
     if not protocol.takes_limit:
         raise InputError(f"limit is for the protocol bm-detr, got it with {protocol.name}")
-    if not 0 < limit < _LONGEST:
+    if not 0 < limit < LONGEST_VIDEO:
         raise InputError(f"limit: expected seconds above 0, got {limit}")
 
 
