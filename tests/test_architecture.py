@@ -20,9 +20,10 @@ LAYERS = [
     ["backends"],
     ["features", "ops", "reference", "results"],
     ["data"],
-    ["evaluation"],
+    ["evaluation", "simulation"],
     ["models"],
     ["viz", "doctor"],
+    ["training"],
     ["cli"],
 ]
 # The package itself only names what it exports, lazily.

@@ -1,0 +1,45 @@
+"""The trainable models, by name."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from typing import TYPE_CHECKING
+
+from vmr.errors import InputError
+
+if TYPE_CHECKING:
+    from vmr.models.base import MomentModel
+
+# A model's module is imported when it is asked for.
+_MODELS = {
+    "moment-detr": ("vmr.models.moment_detr", "MomentDETR"),
+    "window-prior": ("vmr.models.yardsticks", "WindowPrior"),
+    "similarity": ("vmr.models.yardsticks", "RawSimilarity"),
+}
+
+
+def list_models() -> list[str]:
+    """Names of the models that :func:`model_type` knows."""
+    return list(_MODELS)
+
+
+def model_type(kind: str, where: str = "model") -> type[MomentModel]:
+    """The class of a model.
+
+    Args:
+        kind: Its name.
+        where: For the message.
+
+    Raises:
+        InputError: There is no such model.
+    """
+    if kind not in _MODELS:
+        near = difflib.get_close_matches(kind, _MODELS, n=1, cutoff=0.4)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise InputError(
+            f"{where}: expected the kind of a model, one of {', '.join(_MODELS)}; got {kind!r}{hint}"
+        )
+    module, name = _MODELS[kind]
+    found: type[MomentModel] = getattr(importlib.import_module(module), name)
+    return found
