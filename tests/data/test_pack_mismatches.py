@@ -278,10 +278,10 @@ def change(old: str, new: str) -> Callable[[str], str]:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (change("max_rows", "max_row"), "unknown field `max_row`; did you mean 'max_rows'"),
-        (change("dim: 12", "dims: 12"), r"`dims` - at `\$.sources.*`; did you mean 'dim'"),
-        (change("dim: 12", "dim: wide"), r"expected `int \| null`, got `str` - at `\$.sources"),
-        (change("dim: 12", "normalise: l1"), r"invalid enum value 'l1' - at `\$.sources"),
+        (change("max_rows", "max_row"), "unknown key max_row; did you mean 'max_rows'"),
+        (change("dim: 12", "dims: 12"), r"unknown key sources\.\*\.dims; did you mean 'dim'"),
+        (change("dim: 12", "dim: wide"), r"sources\.\*\.dim: expected `int \| null`, got `str`"),
+        (change("dim: 12", "normalise: l1"), r"sources\.\*\.normalise: invalid enum value 'l1'"),
         (change("[slowfast, clip", "[slowfast, clap"), "names 'clap'; did you mean 'clip'"),
         (change("[slowfast, clip, tef]", "[clip, tef]"), "leaves out the source 'slowfast'"),
         (change("{vid}", "{video}"), r"has \{video\}; known here: \{vid\}"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib.resources
 import re
@@ -11,10 +10,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import msgspec
-import yaml
 
 from vmr.data.lines import read_document
 from vmr.errors import InputError
+from vmr.settings import convert, load_yaml, nearest
 
 T = TypeVar("T")
 
@@ -152,7 +151,7 @@ class Pack(
         for name in self.columns:
             if name != TEF and name not in self.sources:
                 known = (*self.sources, TEF)
-                raise ValueError(f"`columns` names {name!r}{_nearest(name, known)}")
+                raise ValueError(f"`columns` names {name!r}{nearest(name, known)}")
         if unused := set(self.sources) - set(self.columns):
             raise ValueError(f"`columns` leaves out the source {sorted(unused)[0]!r}")
         if not self.sources:
@@ -194,10 +193,10 @@ def list_packs() -> list[str]:
 
 def unknown_pack(name: str) -> InputError:
     """The error for a name that is no ready pack and no YAML file."""
-    nearest = _nearest(name, list_packs())
+    hint = nearest(name, list_packs())
     return InputError(
         f"feature pack: expected a YAML file, a folder that holds pack.yaml, or a ready pack "
-        f"(`vmr features list`), got {name!r}{nearest}"
+        f"(`vmr features list`), got {name!r}{hint}"
     )
 
 
@@ -208,16 +207,7 @@ def decode_yaml(raw: bytes, kind: type[T], where: str) -> T:
         InputError: For what is not YAML, a key that the type does not know (with the nearest one that
             it does) or a value of another type.
     """
-    try:
-        value = yaml.load(raw, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}" if mark is not None else ""
-        said = getattr(error, "problem", None) or str(error).partition("\n")[0]
-        raise InputError(f"{where}{place}: is not YAML: {said}") from None
-    except (RecursionError, ValueError, UnicodeDecodeError) as error:
-        raise InputError(f"{where}: is not YAML: {error!s:.200}") from None
-    return _convert(value, kind, where)
+    return _convert(load_yaml(raw, where), kind, where)
 
 
 def _convert(value: Any, kind: type[T], where: str) -> T:
@@ -227,14 +217,7 @@ def _convert(value: Any, kind: type[T], where: str) -> T:
             for name in ("files", "parts"):
                 if isinstance(part.get(name), str):
                     part[name] = [part[name]]
-    try:
-        return msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
-        said = str(error)
-        hint = ""
-        if match := re.search(r"unknown field `(.+?)`", said):
-            hint = _nearest(match[1], _fields())
-        raise InputError(f"{where}: {said[:1].lower()}{said[1:]}{hint}") from None
+    return convert(value, kind, where)
 
 
 def _parts(pack: dict[str, Any]) -> list[dict[str, Any]]:
@@ -243,16 +226,6 @@ def _parts(pack: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         part for part in (*parts, pack.get("text"), pack.get("glove")) if isinstance(part, dict)
     ]
-
-
-def _fields() -> list[str]:
-    kinds = (Pack, Source, Text, Glove)
-    return [field.name for kind in kinds for field in msgspec.structs.fields(kind)]
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
-    return f"; did you mean {found[0]!r}?" if found else ""
 
 
 def _check_rows(rows: int | None) -> None:

@@ -148,7 +148,7 @@ class MomentModel(
         total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
         return Loss(total, terms)
 
-    def save_pretrained(  # type: ignore[override]
+    def save_pretrained(
         self,
         save_directory: str | os.PathLike[str],
         *,
