@@ -94,6 +94,21 @@ class MomentModel(
         self.config = config
         self.about: About | None = None
 
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Columns of the video and of the text features.
+
+        Raises:
+            InputError: The config leaves one open.
+        """
+        video, text = self.config.video_dim, self.config.text_dim
+        if video is None or text is None:
+            raise InputError(
+                f"{self.kind}: expected video_dim and text_dim, the columns of the features; got "
+                f"{video} and {text}"
+            )
+        return video, text
+
     # ---- what a subclass says -----------------------------------------------------------------------
 
     def inputs(self, batch: Batch) -> dict[str, Any]:
@@ -129,9 +144,7 @@ class MomentModel(
 
     # ---- what all have --------------------------------------------------------------------------------
 
-    def loss(
-        self, outputs: Any, batch: Batch, counts: Mapping[str, Tensor] | None = None
-    ) -> Loss:
+    def loss(self, outputs: Any, batch: Batch, counts: Mapping[str, Tensor] | None = None) -> Loss:
         """The loss of a batch, or of a part of one.
 
         Args:

@@ -33,7 +33,12 @@ def model_card(model: MomentModel) -> str:
     if about is None:
         lines += ["", "The weights have not been trained by vmr."]
     else:
-        lines += ["", "## Data", "", f"Features: {about.pack.about or 'see `pack` in config.json'}."]
+        lines += [
+            "",
+            "## Data",
+            "",
+            f"Features: {about.pack.about or 'see `pack` in config.json'}.",
+        ]
         lines += [f"- {split}: {said}" for split, said in about.data.items()]
         lines += ["", "## Metrics", ""]
         lines += [f"Protocol {about.protocol}.", ""] if about.protocol else []

@@ -204,7 +204,11 @@ def load_tensors(model: nn.Module, tensors: dict[str, Any], where: str) -> None:
     if missing or unknown or wrong:
         said = [
             f"{what}: {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
-            for what, names in (("lacks", missing), ("not of it", unknown), ("shapes", sorted(wrong)))
+            for what, names in (
+                ("lacks", missing),
+                ("not of it", unknown),
+                ("shapes", sorted(wrong)),
+            )
             if names
         ]
         raise InputError(f"{where}: the tensors are not those of the model; {'; '.join(said)}")

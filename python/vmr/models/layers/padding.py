@@ -1,0 +1,25 @@
+"""Rows and padding: a length a sample says which rows count."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def row_mask(lengths: Tensor, rows: int) -> Tensor:
+    """Which rows are no padding: [B, rows] truth values, of lengths [B]."""
+    return torch.arange(rows, device=lengths.device) < lengths[:, None]
+
+
+def without_padding(features: Tensor, mask: Tensor) -> Tensor:
+    """Features [B, N, D] with zeros where ``mask`` [B, N] is false, whatever stood there.
+
+    A product with the mask would keep NaN.
+    """
+    return features.masked_fill(~mask[..., None], 0.0)
+
+
+def masked_mean(features: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the rows [B, N, D] that ``mask`` [B, N] names: [B, D]; zeros where it names none."""
+    total = without_padding(features, mask).sum(dim=1)
+    return total / mask.sum(dim=1, keepdim=True).clamp(min=1)

@@ -1,0 +1,190 @@
+"""Set prediction on spans: slots are matched one-to-one to windows, and the losses follow from that."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+from torch.nn import functional as F
+
+from vmr import ops
+from vmr.models.layers.targets import Clips, Windows
+
+FOREGROUND, BACKGROUND = 0, 1
+_WORST = 1e6
+
+
+class Match(NamedTuple):
+    """Which slot of which decoder layer answers for which window: four [K] int64.
+
+    Attributes:
+        layer: Of the decoder.
+        sample: Of the batch.
+        slot: Of the layer's Q.
+        window: Of the sample's.
+    """
+
+    layer: Tensor
+    sample: Tensor
+    slot: Tensor
+    window: Tensor
+
+
+def assign(costs: Tensor, counts: Tensor) -> Match:
+    """The cheapest matching of each layer and sample (Kuhn, 1955).
+
+    Args:
+        costs: [L, B, Q, M]; NaN costs more than anything else.
+        counts: [B] windows that there are, of M.
+
+    Returns:
+        min(Q, count) pairs a layer and sample.
+    """
+    # A model that diverged shall end in a loss of NaN, which is reported, not in the matching.
+    table = costs.detach().float().nan_to_num(_WORST, _WORST, -_WORST).cpu().numpy()
+    sizes = counts.tolist()
+    found = []
+    for layer, samples in enumerate(table):
+        for sample, cost in enumerate(samples):
+            slots, windows = linear_sum_assignment(cost[:, : sizes[sample]])
+            place = np.broadcast_to([[layer], [sample]], (2, len(slots)))
+            found.append(np.concatenate((place, slots[None], windows[None])))
+    pairs = np.concatenate(found, axis=1) if found else np.zeros((4, 0))
+    return Match(*torch.from_numpy(pairs.astype(np.int64)).to(costs.device).unbind())
+
+
+def match_spans(
+    spans: Tensor,
+    logits: Tensor,
+    windows: Windows,
+    *,
+    span_weight: float,
+    giou_weight: float,
+    label_weight: float,
+) -> Match:
+    """Matches predicted spans to windows by the matching cost of Moment-DETR (section 4).
+
+    ::
+
+        C(slot, window) = -w_label p_foreground + w_span |slot - window|_1 - w_giou gIoU
+
+    with spans as (centre, width) in the norm. Where a query has more windows than there are slots, the
+    cheapest are matched.
+
+    Args:
+        spans: [L, B, Q, 2] (centre, width).
+        logits: [L, B, Q, 2], foreground first.
+        windows: Of B queries.
+        span_weight: w_span.
+        giou_weight: w_giou.
+        label_weight: w_label.
+    """
+    with torch.no_grad():
+        probability = logits.float().softmax(dim=-1)[..., FOREGROUND]
+        own = spans.float()
+        targets = windows.spans.expand(len(spans), -1, -1, -1)
+        distance = torch.cdist(own, ops.span_to_cxw(targets), p=1)
+        overlap = ops.span_giou(ops.cxw_to_span(own), targets)
+        costs = (
+            span_weight * distance - giou_weight * overlap - label_weight * probability[..., None]
+        )
+        return assign(costs, windows.counts)
+
+
+def span_losses(spans: Tensor, windows: Windows, match: Match) -> tuple[Tensor, Tensor]:
+    """L1 (mean of centre and width) and 1 - gIoU of matched spans (Moment-DETR's moment loss).
+
+    Args:
+        spans: [L, B, Q, 2] (centre, width).
+        windows: Of B queries.
+        match: Between them.
+
+    Returns:
+        Two [L]: sums over the pairs of each layer.
+    """
+    own = spans[match.layer, match.sample, match.slot].float()
+    targets = windows.spans[match.sample, match.window]
+    distance = (own - ops.span_to_cxw(targets)).abs().mean(dim=-1)
+    apart = 1 - ops.span_giou(ops.cxw_to_span(own), targets, aligned=True)
+    nothing = own.new_zeros(len(spans))
+    return (
+        nothing.index_add(0, match.layer, distance),
+        nothing.index_add(0, match.layer, apart),
+    )
+
+
+def label_losses(logits: Tensor, match: Match, background_weight: float) -> Tensor:
+    """Cross-entropy of foreground (matched) and background (Moment-DETR's overall loss).
+
+    Args:
+        logits: [L, B, Q, 2], foreground first.
+        match: Of slots.
+        background_weight: Of the slots that are not matched.
+
+    Returns:
+        [L]: sums over all slots of each layer.
+    """
+    labels = torch.full(logits.shape[:3], BACKGROUND, device=logits.device)
+    labels[match.layer, match.sample, match.slot] = FOREGROUND
+    weights = torch.tensor([1.0, background_weight], device=logits.device)
+    flat = F.cross_entropy(
+        logits.float().reshape(-1, 2), labels.reshape(-1), weights, reduction="none"
+    )
+    return flat.reshape(labels.shape).sum(dim=(1, 2))
+
+
+def saliency_loss(scores: Tensor, clips: Clips, margin: float) -> Tensor:
+    """Hinge between rows that shall score higher and rows that shall not (Moment-DETR's saliency loss).
+
+    ::
+
+        sum_b 2 mean_kinds mean_(i in better, j in worse) max(0, margin + s_j - s_i)
+
+    The mean over all pairs is what sampling one pair, as published, has as its expectation. The factor
+    2 is there for the two kinds of pairs, which are added up in the paper.
+
+    Args:
+        scores: [B, T].
+        clips: The pairs.
+        margin: From 0.
+
+    Returns:
+        Scalar: summed over the queries that have pairs.
+    """
+    scores = scores.float()
+    hinge = F.relu(margin + scores[:, None, :] - scores[:, :, None])
+    better, worse = clips.better.to(hinge.dtype), clips.worse.to(hinge.dtype)
+    total = torch.einsum("kbi,bij,kbj->kb", better, hinge, worse)
+    pairs = better.sum(dim=-1) * worse.sum(dim=-1)
+    kinds = clips.kinds().sum(dim=0).clamp(min=1)
+    return (2 * (total / pairs.clamp(min=1)).sum(dim=0) / kinds).sum()
+
+
+def alignment_losses(slots: Tensor, tokens: Tensor, match: Match, temperature: float) -> Tensor:
+    """Contrastive alignment of matched slots with the sentence, against the other slots.
+
+    ::
+
+        l_q = slot_q . sum(tokens) / temperature
+        loss = logsumexp_q l_q - mean_(q matched) l_q
+
+    The published code's option, after MDETR (Kamath et al., ICCV 2021).
+
+    Args:
+        slots: [L, B, Q, C], of norm 1.
+        tokens: [B, N, C], of norm 1 and zeros in the padding.
+        match: Of slots.
+        temperature: Above 0.
+
+    Returns:
+        [L]: sums over the samples with a matched slot.
+    """
+    logits = torch.einsum("lbqc,bc->lbq", slots.float(), tokens.float().sum(dim=1)) / temperature
+    matched = torch.zeros_like(logits, dtype=torch.bool)
+    matched[match.layer, match.sample, match.slot] = True
+    counts = matched.sum(dim=-1)
+    positive = logits.masked_fill(~matched, 0.0).sum(dim=-1) / counts.clamp(min=1)
+    return (logits.logsumexp(dim=-1) - positive).masked_fill(counts == 0, 0.0).sum(dim=-1)

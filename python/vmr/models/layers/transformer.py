@@ -1,0 +1,150 @@
+"""DETR's transformer on padded rows (Carion et al., ECCV 2020): only queries and keys know positions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class FeedForward(nn.Sequential):
+    """Linear, ReLU, dropout, linear: [..., D] to [..., D]."""
+
+    def __init__(self, columns: int, hidden: int, dropout: float) -> None:
+        super().__init__(
+            nn.Linear(columns, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, columns)
+        )
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention and feed-forward network, each with a residual and a LayerNorm after it.
+
+    Args:
+        columns: D.
+        heads: Of the attention.
+        hidden: Columns inside the feed-forward network.
+        dropout: Of attention weights, of the network, and of both before they are added.
+    """
+
+    def __init__(self, columns: int, heads: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(columns, heads, dropout, batch_first=True)
+        self.feed_forward = FeedForward(columns, hidden, dropout)
+        self.norms = nn.ModuleList(nn.LayerNorm(columns) for _ in range(2))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, rows: Tensor, padding: Tensor, positions: Tensor) -> Tensor:
+        """Rows [B, N, D], where they are padding [B, N], their positions [B, N, D]: [B, N, D]."""
+        placed = rows + positions
+        found = self.attention(placed, placed, rows, key_padding_mask=padding, need_weights=False)[
+            0
+        ]
+        rows = self.norms[0](rows + self.dropout(found))
+        out: Tensor = self.norms[1](rows + self.dropout(self.feed_forward(rows)))
+        return out
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention between slots, attention to the memory, and a feed-forward network.
+
+    Args:
+        columns: D.
+        heads: Of both attentions.
+        hidden: Columns inside the feed-forward network.
+        dropout: As in :class:`EncoderLayer`.
+    """
+
+    def __init__(self, columns: int, heads: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.self_attention = nn.MultiheadAttention(columns, heads, dropout, batch_first=True)
+        self.cross_attention = nn.MultiheadAttention(columns, heads, dropout, batch_first=True)
+        self.feed_forward = FeedForward(columns, hidden, dropout)
+        self.norms = nn.ModuleList(nn.LayerNorm(columns) for _ in range(3))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, slots: Tensor, slot_positions: Tensor, memory: Tensor, keys: Tensor, padding: Tensor
+    ) -> Tensor:
+        """A layer's turn.
+
+        Args:
+            slots: [B, Q, D].
+            slot_positions: [B, Q, D], added to queries and keys.
+            memory: [B, N, D], the values of the second attention.
+            keys: [B, N, D], the memory with its positions.
+            padding: [B, N], where the memory is padding.
+
+        Returns:
+            [B, Q, D].
+        """
+        placed = slots + slot_positions
+        found = self.self_attention(placed, placed, slots, need_weights=False)[0]
+        slots = self.norms[0](slots + self.dropout(found))
+        found = self.cross_attention(
+            slots + slot_positions, keys, memory, key_padding_mask=padding, need_weights=False
+        )[0]
+        slots = self.norms[1](slots + self.dropout(found))
+        out: Tensor = self.norms[2](slots + self.dropout(self.feed_forward(slots)))
+        return out
+
+
+class Encoder(nn.Module):
+    """Encoder layers one after the other; arguments as of :class:`EncoderLayer`."""
+
+    def __init__(
+        self, columns: int, heads: int, hidden: int, dropout: float, *, layers: int
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            EncoderLayer(columns, heads, hidden, dropout) for _ in range(layers)
+        )
+        xavier(self)
+
+    def forward(self, rows: Tensor, padding: Tensor, positions: Tensor) -> Tensor:
+        """As :meth:`EncoderLayer.forward`."""
+        for layer in self.layers:
+            rows = layer(rows, padding, positions)
+        return rows
+
+
+class Decoder(nn.Module):
+    """Decoder layers one after the other, from slots of zeros; arguments as of :class:`DecoderLayer`."""
+
+    def __init__(
+        self, columns: int, heads: int, hidden: int, dropout: float, *, layers: int
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            DecoderLayer(columns, heads, hidden, dropout) for _ in range(layers)
+        )
+        self.norm = nn.LayerNorm(columns)
+        xavier(self)
+
+    def forward(
+        self, slot_positions: Tensor, memory: Tensor, positions: Tensor, padding: Tensor
+    ) -> Tensor:
+        """What every layer says.
+
+        Args:
+            slot_positions: [Q, D], learned.
+            memory: [B, N, D].
+            positions: [B, N, D] of the memory.
+            padding: [B, N], where it is padding.
+
+        Returns:
+            [layers, B, Q, D], each after the one LayerNorm that all layers share.
+        """
+        placed = slot_positions.expand(len(memory), -1, -1)
+        slots = torch.zeros_like(placed)
+        keys = memory + positions
+        said = []
+        for layer in self.layers:
+            slots = layer(slots, placed, memory, keys, padding)
+            said.append(self.norm(slots))
+        return torch.stack(said)
+
+
+def xavier(module: nn.Module) -> None:
+    """Draws all matrices of a module anew, uniformly by Glorot's rule, as DETR does."""
+    for parameter in module.parameters():
+        if parameter.dim() > 1:
+            nn.init.xavier_uniform_(parameter)
