@@ -37,5 +37,11 @@ class CacheError(VmrError):
     exit_code = 6
 
 
+class TrainingError(VmrError):
+    """A training run cannot go on: its loss is no number any more."""
+
+    exit_code = 7
+
+
 class VmrWarning(UserWarning):
     """Something that a user should know, but that did not stop the work."""

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TextIO
 
-from vmr.cli import cache, data, doctor, evaluate, features, models, retrieve
+from vmr.cli import cache, data, doctor, evaluate, features, models, retrieve, train
 from vmr.errors import VmrError
 
 _EPILOG = """\
@@ -21,7 +21,8 @@ exit codes:
   0  done                      4  a video cannot be read
   1  an error inside vmr       5  a model is missing or failed
   2  the command is not right  6  a result or the cache cannot be written
-  3  an input is not right     130  interrupted
+  3  an input is not right     7  a training run cannot go on
+                             130  interrupted
 (vmr data check --strict: 1 where something is odd)
 """
 
@@ -38,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
 
     top.add_argument("--version", action="version", version=f"vmr {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (retrieve, evaluate, data, features, models, cache, doctor):
+    for module in (retrieve, train, evaluate, data, features, models, cache, doctor):
         module.add_parser(commands)
     return top
 
@@ -53,14 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except VmrError as error:
         print(f"vmr: error: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         # Of what runs long only a retrieval without a cache begins anew.
-        kept = (
-            ""
-            if getattr(options, "no_cache", True)
-            else ("; what was computed is in the cache, and the same command goes on there")
-        )
-        print(f"vmr: interrupted{kept}", file=sys.stderr)
+        kept = "what was computed is in the cache, and the same command goes on there"
+        said = str(error) or ("" if getattr(options, "no_cache", True) else kept)
+        print(f"vmr: interrupted{f'; {said}' if said else ''}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader of our output has gone; nothing is left to say to it.

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from vmr.progress import Progress
 
-_SECONDS_BETWEEN_LINES = 5.0
+SECONDS_BETWEEN_LINES = 5.0
 
 
 @contextmanager
@@ -54,6 +54,6 @@ class _Lines:
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         now = time.monotonic()
-        if now - self._last >= _SECONDS_BETWEEN_LINES:
+        if now - self._last >= SECONDS_BETWEEN_LINES:
             self._last = now
             print(f"{self._what}: {stage} {done}/{total}", file=sys.stderr, flush=True)

@@ -239,6 +239,6 @@ class MomentModel(
                 f"MomentModel.from_pretrained takes either"
             )
         model = kind(written.model(kind.config_type))
-        stored.read_weights(model, folder)
+        stored.load_tensors(model, stored.read_tensors(folder), str(folder / stored.WEIGHTS))
         model.about = written.about
         return model.to(device).eval()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from torch import nn
+from torch import Tensor, nn
 
 from vmr.data.pack_spec import Pack
 from vmr.errors import InputError
@@ -170,24 +171,23 @@ def read_config(folder: Path) -> Stored:
         raise InputError(f"{path}: {error}") from None
 
 
-def read_weights(model: nn.Module, folder: Path) -> None:
-    """Puts the weights of a checkpoint into a model of its config.
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """The weights of a checkpoint, by name.
 
     Raises:
-        InputError: The file is missing, damaged or another model's.
+        InputError: The file is missing or damaged.
     """
     import safetensors.torch
     from safetensors import SafetensorError
 
     path = folder / WEIGHTS
     try:
-        tensors = safetensors.torch.load_file(path)
+        return safetensors.torch.load_file(path)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: cannot be read, or is damaged or cut off: {error}") from None
-    load_tensors(model, tensors, str(path))
 
 
-def load_tensors(model: nn.Module, tensors: dict[str, Any], where: str) -> None:
+def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
     """Puts tensors into a module, all of them and no others.
 
     Raises:
@@ -212,4 +212,4 @@ def load_tensors(model: nn.Module, tensors: dict[str, Any], where: str) -> None:
             if names
         ]
         raise InputError(f"{where}: the tensors are not those of the model; {'; '.join(said)}")
-    model.load_state_dict(tensors)
+    model.load_state_dict(dict(tensors))

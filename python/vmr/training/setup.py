@@ -1,0 +1,164 @@
+"""From a config to a model and its data."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import torch
+from torch.utils.data import DataLoader
+
+from vmr.data.annotations import Queries, read_queries
+from vmr.data.dataset import Batch, Item, MomentDataset, collate
+from vmr.data.packs import FeaturePack, load_pack
+from vmr.errors import InputError, VmrWarning
+from vmr.models.base import ModelConfig, MomentModel
+from vmr.models.registry import model_type
+from vmr.settings import convert
+from vmr.training.batches import EpochBatches
+from vmr.training.config import Config, DataConfig
+from vmr.training.run_folder import file_hash
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a config names, opened.
+
+    Attributes:
+        model: New weights, drawn by the config's seed.
+        pack: The features.
+        train: What is learned from.
+        val: What chooses the best weights.
+        test: What these are tested on; None where the config names none.
+        inputs: Hashes of the annotations, and what the features are, by name.
+        sources: Files and numbers of queries, by split.
+    """
+
+    model: MomentModel
+    pack: FeaturePack
+    train: MomentDataset
+    val: MomentDataset
+    test: MomentDataset | None
+    inputs: Mapping[str, str]
+    sources: Mapping[str, str]
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers are learned."""
+        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+
+
+def set_up(config: Config) -> Setup:
+    """Opens the features and annotations of a config, and builds its model.
+
+    Raises:
+        InputError: A file is missing or not right, features are missing, or a hyper-parameter is
+            unknown.
+    """
+    data = config.data
+    kind = model_type(str(config.model.get("kind")), "model.kind")
+    pack = _pack(data)
+    sets: dict[str, MomentDataset] = {}
+    inputs = {"features": msgspec.json.encode(pack.spec).decode()}
+    sources: dict[str, str] = {}
+    for split in ("train", "val", "test"):
+        name = getattr(data, split)
+        if name is None:
+            continue
+        path = _path(name, data, split)
+        queries = _queries(path, data, split)
+        sets[split] = MomentDataset(
+            queries, pack, pooled=kind.wants_pooled, skip_missing=data.skip_missing
+        )
+        if sets[split].skipped:
+            warnings.warn(
+                f"{path}: {len(sets[split].skipped)} of {len(queries)} queries have no features and are "
+                "left out",
+                VmrWarning,
+                stacklevel=2,
+            )
+        inputs[split] = file_hash(path)
+        sources[split] = f"{path.name}, {len(sets[split])} queries"
+    if config.training.epochs and not any(query.windows for query in sets["train"].queries):
+        raise InputError(f"data.train: {data.train}: has no windows to learn from")
+    item = sets["train"][0]
+    model = kind(_model_config(config, kind, item))
+    return Setup(
+        model=model,
+        pack=pack,
+        train=sets["train"],
+        val=sets["val"],
+        test=sets.get("test"),
+        inputs=inputs,
+        sources=sources,
+    )
+
+
+def loader(
+    dataset: MomentDataset, batches: EpochBatches, workers: int, pin: bool
+) -> DataLoader[Item]:
+    """Batches of a data set in the order that a sampler gives, read ahead by ``workers`` processes."""
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=workers,
+        pin_memory=pin,
+        # Workers draw nothing; a generator of its own leaves the global one alone.
+        generator=torch.Generator(),
+    )
+
+
+def _model_config(config: Config, kind: type[MomentModel], item: Item) -> ModelConfig:
+    """The hyper-parameters, with the widths of the features."""
+    widths = {"video_dim": item.video.shape[1]}
+    if item.text is not None:
+        widths["text_dim"] = item.text.shape[1]
+    elif item.pooled is not None:
+        widths["text_dim"] = len(item.pooled)
+    values = dict(config.model)
+    for name, width in widths.items():
+        if values.get(name) is None:
+            values[name] = width
+        elif values[name] != width:
+            raise InputError(f"model.{name}: is {values[name]}, and the features have {width}")
+    torch.manual_seed(config.training.seed)
+    return convert(values, kind.config_type, f"config {config.name}", "model")
+
+
+def _pack(data: DataConfig) -> FeaturePack:
+    if data.root is None:
+        raise InputError(
+            "data.root: expected the folder of the features, got none; add data.root=DIR"
+        )
+    return load_pack(data.pack if data.pack is not None else data.root, data.root)
+
+
+def _path(template: str, data: DataConfig, split: str) -> Path:
+    for name in ("root", "annotations"):
+        folder = getattr(data, name)
+        if f"{{{name}}}" in template:
+            if folder is None:
+                raise InputError(
+                    f"data.{split}: is {template!r}, and data.{name} is not set; add data.{name}=DIR"
+                )
+            template = template.replace(f"{{{name}}}", folder)
+    return Path(template)
+
+
+def _queries(path: Path, data: DataConfig, split: str) -> Queries:
+    try:
+        return read_queries(path, durations=data.durations)
+    except InputError as error:
+        raise InputError(f"data.{split}: {error}") from None
+
+
+def beyond_features(batch: Batch) -> int:
+    """How many windows of a batch begin after the last row of features: they cannot be found."""
+    seconds = (batch.video_lengths * batch.row_seconds)[:, None]
+    places = torch.arange(batch.windows.shape[1])
+    real = places < batch.window_counts[:, None]
+    return int((real & (batch.windows[..., 0] >= seconds)).sum())

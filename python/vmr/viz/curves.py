@@ -1,0 +1,74 @@
+"""How a training run went."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from vmr.files import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_LOSS, _METRIC, _RATE = "#3b6fb6", "#e08a1e", "#888888"
+
+
+def training_curves(lines: Sequence[Mapping[str, Any]], metric: str, title: str = "") -> Figure:
+    """A figure of loss, learning rate and the chosen metric over the steps of a run.
+
+    Args:
+        lines: Of its metrics.jsonl.
+        metric: Official key of what chose the best weights.
+        title: Over the figure.
+    """
+    from matplotlib.figure import Figure
+
+    steps = [line for line in lines if line.get("loss") is not None]
+    evaluations = [line for line in lines if line.get("val", {}).get(metric) is not None]
+    figure = Figure(figsize=(8.4, 5.2), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1))
+    at = [line["step"] for line in steps]
+    above.plot(at, [line["loss"] for line in steps], color=_LOSS, linewidth=1.5)
+    above.set_ylabel("loss", color=_LOSS)
+    if all(line["loss"] > 0 for line in steps) and steps:
+        above.set_yscale("log")
+    rates = above.twinx()
+    rates.plot(at, [line["rate"] for line in steps], color=_RATE, linewidth=1.0, linestyle="--")
+    rates.set_ylabel("learning rate", color=_RATE)
+    rates.set_ylim(bottom=0)
+    values = [line["val"][metric] for line in evaluations]
+    below.plot(
+        [line["step"] for line in evaluations], values,
+        color=_METRIC, linewidth=1.5, marker="o", markersize=3,
+    )  # fmt: skip
+    if values:
+        best = max(range(len(values)), key=values.__getitem__)
+        step = evaluations[best]["step"]
+        below.plot([step], [values[best]], "o", color=_METRIC, markersize=8, fillstyle="none")
+        below.set_title(
+            f"best: {values[best]:.2f} at step {step:,}, epoch {evaluations[best]['epoch']}",
+            fontsize=9, loc="right",
+        )  # fmt: skip
+    below.set_ylabel(f"val {metric}", color=_METRIC)
+    below.set_xlabel("step")
+    for axes in (above, below):
+        axes.grid(color="#dddddd", linewidth=0.6)
+        axes.spines["top"].set_visible(False)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def save_curves(
+    lines: Sequence[Mapping[str, Any]],
+    metric: str,
+    path: str | os.PathLike[str],
+    title: str = "",
+) -> None:
+    """Writes :func:`training_curves` as a picture of the format that the name ends in.
+
+    Raises:
+        CacheError: It cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        training_curves(lines, metric, title).savefig(temporary, dpi=110)
