@@ -42,7 +42,9 @@ if TYPE_CHECKING:
         write_predictions,
     )
     from vmr.models import load
+    from vmr.models.base import MomentModel
     from vmr.models.granalign import GranAlign, GranAlignConfig
+    from vmr.models.moment_detr import MomentDETR, MomentDETRConfig
     from vmr.results import FrameScores, Result, Results
 
 __version__ = "0.1.0"
@@ -57,8 +59,11 @@ __all__ = [
     "GranAlignConfig",
     "InputError",
     "Moment",
+    "MomentDETR",
+    "MomentDETRConfig",
     "MomentDataset",
     "MomentMetric",
+    "MomentModel",
     "Prediction",
     "Queries",
     "Query",
@@ -87,8 +92,11 @@ _LAZY = {
     "FrameScores": "vmr.results",
     "GranAlign": "vmr.models.granalign",
     "GranAlignConfig": "vmr.models.granalign",
+    "MomentDETR": "vmr.models.moment_detr",
+    "MomentDETRConfig": "vmr.models.moment_detr",
     "MomentDataset": "vmr.data.dataset",
     "MomentMetric": "vmr.evaluation",
+    "MomentModel": "vmr.models.base",
     "Prediction": "vmr.evaluation",
     "Queries": "vmr.data.annotations",
     "Query": "vmr.data.records",

@@ -30,6 +30,7 @@ from vmr.models.layers.set_prediction import (
 )
 from vmr.models.layers.targets import ranked_clips, relative_windows, rows_inside
 from vmr.models.layers.transformer import Decoder, Encoder
+from vmr.reference.common import widened
 
 if TYPE_CHECKING:
     from vmr.data.dataset import Batch
@@ -208,7 +209,7 @@ class MomentDETR(MomentModel):
             contrasted = self.frame_contrast(frames)
             sentences = self.sentence_contrast(masked_mean(words, text_mask))
         return MomentDETROutput(
-            spans=self.span_head(slots).float().sigmoid(),
+            spans=widened(self.span_head(slots)).sigmoid(),
             logits=self.label_head(slots),
             saliency=saliency.masked_fill(~video_mask, 0.0),
             slots=aligned,

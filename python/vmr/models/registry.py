@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 # A model's module is imported when it is asked for.
 _MODELS = {
     "moment-detr": ("vmr.models.moment_detr", "MomentDETR"),
-    "window-prior": ("vmr.models.yardsticks", "WindowPrior"),
-    "similarity": ("vmr.models.yardsticks", "RawSimilarity"),
+    "window-prior": ("vmr.models.window_prior", "WindowPrior"),
+    "similarity": ("vmr.models.similarity", "RawSimilarity"),
 }
 
 

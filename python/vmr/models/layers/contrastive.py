@@ -9,6 +9,8 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.nn import functional as F
 
+from vmr.reference.common import widened
+
 
 def batch_contrastive(video: Tensor, text: Tensor, temperature: float) -> Tensor:
     """InfoNCE between the videos and the sentences of a batch, summed over this process's rows.
@@ -30,9 +32,9 @@ def batch_contrastive(video: Tensor, text: Tensor, temperature: float) -> Tensor
         temperature: Above 0.
 
     Returns:
-        Scalar, float32.
+        Scalar; float32 for float16 and bfloat16.
     """
-    own = F.normalize(torch.stack((video, text)).float(), dim=-1)
+    own = F.normalize(widened(torch.stack((video, text))), dim=-1)
     first, everyone = _gathered(own)
     targets = torch.arange(first, first + own.shape[1], device=own.device)
     of_video = own[0] @ everyone[1].T / temperature

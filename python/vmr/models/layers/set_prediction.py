@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from vmr import ops
 from vmr.models.layers.targets import Clips, Windows
+from vmr.reference.common import widened
 
 FOREGROUND, BACKGROUND = 0, 1
 _WORST = 1e6
@@ -83,9 +84,9 @@ def match_spans(
         label_weight: w_label.
     """
     with torch.no_grad():
-        probability = logits.float().softmax(dim=-1)[..., FOREGROUND]
-        own = spans.float()
-        targets = windows.spans.expand(len(spans), -1, -1, -1)
+        probability = widened(logits).softmax(dim=-1)[..., FOREGROUND]
+        own = widened(spans)
+        targets = windows.spans.to(own.dtype).expand(len(spans), -1, -1, -1)
         distance = torch.cdist(own, ops.span_to_cxw(targets), p=1)
         overlap = ops.span_giou(ops.cxw_to_span(own), targets)
         costs = (
@@ -105,8 +106,8 @@ def span_losses(spans: Tensor, windows: Windows, match: Match) -> tuple[Tensor, 
     Returns:
         Two [L]: sums over the pairs of each layer.
     """
-    own = spans[match.layer, match.sample, match.slot].float()
-    targets = windows.spans[match.sample, match.window]
+    own = widened(spans[match.layer, match.sample, match.slot])
+    targets = windows.spans[match.sample, match.window].to(own.dtype)
     distance = (own - ops.span_to_cxw(targets)).abs().mean(dim=-1)
     apart = 1 - ops.span_giou(ops.cxw_to_span(own), targets, aligned=True)
     nothing = own.new_zeros(len(spans))
@@ -129,10 +130,9 @@ def label_losses(logits: Tensor, match: Match, background_weight: float) -> Tens
     """
     labels = torch.full(logits.shape[:3], BACKGROUND, device=logits.device)
     labels[match.layer, match.sample, match.slot] = FOREGROUND
-    weights = torch.tensor([1.0, background_weight], device=logits.device)
-    flat = F.cross_entropy(
-        logits.float().reshape(-1, 2), labels.reshape(-1), weights, reduction="none"
-    )
+    rows = widened(logits).reshape(-1, 2)
+    weights = rows.new_tensor([1.0, background_weight])
+    flat = F.cross_entropy(rows, labels.reshape(-1), weights, reduction="none")
     return flat.reshape(labels.shape).sum(dim=(1, 2))
 
 
@@ -154,7 +154,7 @@ def saliency_loss(scores: Tensor, clips: Clips, margin: float) -> Tensor:
     Returns:
         Scalar: summed over the queries that have pairs.
     """
-    scores = scores.float()
+    scores = widened(scores)
     hinge = F.relu(margin + scores[:, None, :] - scores[:, :, None])
     better, worse = clips.better.to(hinge.dtype), clips.worse.to(hinge.dtype)
     total = torch.einsum("kbi,bij,kbj->kb", better, hinge, worse)
@@ -182,7 +182,7 @@ def alignment_losses(slots: Tensor, tokens: Tensor, match: Match, temperature: f
     Returns:
         [L]: sums over the samples with a matched slot.
     """
-    logits = torch.einsum("lbqc,bc->lbq", slots.float(), tokens.float().sum(dim=1)) / temperature
+    logits = torch.einsum("lbqc,bc->lbq", widened(slots), widened(tokens).sum(dim=1)) / temperature
     matched = torch.zeros_like(logits, dtype=torch.bool)
     matched[match.layer, match.sample, match.slot] = True
     counts = matched.sum(dim=-1)
