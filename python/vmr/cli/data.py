@@ -1,4 +1,4 @@
-"""``vmr data``: check and convert annotations."""
+"""``vmr data``: check and convert annotations, and simulate features."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vmr.cli import simulate
 from vmr.cli.common import add_durations
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def add_parser(commands: Commands) -> None:
     """Adds the command to the parser."""
     parser = commands.add_parser(
         "data",
-        help="check annotations, or convert them to QVHighlights jsonl",
+        help="check annotations, convert them to QVHighlights jsonl, or simulate features",
         description=f"Annotations as the field has them on disk. {_LAYOUTS}",
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
@@ -69,6 +70,7 @@ def add_parser(commands: Commands) -> None:
     )  # fmt: skip
     converting.add_argument("--force", action="store_true", help="replace OUTPUT if it is there")
     converting.set_defaults(run=_convert)
+    simulate.add_parser(actions)
 
 
 # ---- check --------------------------------------------------------------------------------------------
