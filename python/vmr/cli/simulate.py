@@ -60,7 +60,12 @@ def add_parser(actions: Commands) -> None:
 
 def _simulate(options: argparse.Namespace) -> int:
     import json
+    import os
     import sys
+
+    # A video's products are small: on a busy machine two threads wait longer than they work. NumPy
+    # asks when it is first imported.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
     from vmr.cache import Cache
     from vmr.cli.common import say

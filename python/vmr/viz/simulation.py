@@ -97,5 +97,5 @@ def _draw_boundary(axes: Axes, split: Mapping[str, Any], row_seconds: float) -> 
     axes.set_ylabel("cosine of neighbouring frames")
     offset = split["boundary_offset"]
     if offset is not None:
-        axes.set_title(f"sharpest change is {offset:.2f} s away on the average", fontsize=9)
+        axes.set_title(f"sharpest change {offset:.2f} s off", fontsize=9)
     _tidy(axes)
