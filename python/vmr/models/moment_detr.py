@@ -252,10 +252,13 @@ class MomentDETR(MomentModel):
         layered = {"span": matched, "giou": matched, "label": slots}
         if config.contrastive_align:
             layered["contrastive_align"] = answerable
-        counts = {name + layer: count for layer in self._layers for name, count in layered.items()}
+        # Tensors of their own, so that each may be summed in place over processes.
+        counts = {
+            name + layer: count.clone() for layer in self._layers for name, count in layered.items()
+        }
         counts["saliency"] = ranked_clips(batch, inside).kinds().any(dim=0).sum().float()
         if config.batch_contrastive:
-            counts["batch_contrastive"] = answerable
+            counts["batch_contrastive"] = answerable.clone()
         return counts
 
     def loss_sums(self, outputs: MomentDETROutput, batch: Batch) -> dict[str, Tensor]:

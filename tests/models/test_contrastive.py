@@ -1,0 +1,104 @@
+"""The contrastive loss over a batch that two processes share, and Moment-DETR trained so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+from torch import Tensor
+from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from tests.models import detr_case
+from vmr.models.layers.contrastive import batch_contrastive
+from vmr.models.moment_detr import MomentDETR
+
+TEMPERATURE = 0.1
+SPLITS = [(3, 3), (4, 2), (5, 0), (0, 1)]
+CONFIG = msgspec.structs.replace(detr_case.CONFIG, batch_contrastive=0.5)
+
+
+def rows(count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Videos, sentences, and a matrix that all processes learn together."""
+    return tuple(detr_case.numbers(f"{name}{count}", *shape) for name, shape in
+                 (("v", (count, 4)), ("t", (count, 5)), ("w", (4, 5))))  # fmt: skip
+
+
+def test_is_cross_entropy_both_ways() -> None:
+    video, text = detr_case.numbers("v", 3, 4), detr_case.numbers("t", 3, 4)
+    cosines = torch.nn.functional.cosine_similarity(video[:, None], text[None], dim=-1)
+    logits = cosines / TEMPERATURE
+    expected = -(logits.log_softmax(1).diag() + logits.log_softmax(0).diag()).sum() / 2
+    torch.testing.assert_close(batch_contrastive(video, text, TEMPERATURE), expected)
+
+
+def test_a_single_or_no_row_is_free() -> None:
+    one = torch.ones(1, 4, requires_grad=True)
+    loss = batch_contrastive(one, one, TEMPERATURE) + batch_contrastive(
+        one[:0], one[:0], TEMPERATURE
+    )
+    assert loss.item() == pytest.approx(0, abs=1e-6)
+    loss.backward()
+    assert one.grad is not None
+    assert one.grad.isfinite().all()
+
+
+def learned(count: int, own: slice) -> tuple[Tensor, list[Tensor]]:
+    """The loss of some rows, and the gradients of videos, sentences and matrix."""
+    video, text, matrix = (tensor.requires_grad_() for tensor in rows(count))
+    loss = batch_contrastive(video[own] @ matrix, text[own], TEMPERATURE)
+    loss.backward()
+    return loss.detach(), [tensor.grad for tensor in (video, text, matrix)]  # type: ignore[misc]
+
+
+def detr_gradients(own: slice, world: int) -> list[Tensor]:
+    """Moment-DETR in a training loop: counts of all, the loss by the number of processes."""
+    model = MomentDETR(CONFIG)
+    detr_case.draw_weights(model)
+    wrapped: Any = DistributedDataParallel(model) if world > 1 else model
+    batch = detr_case.batch(detr_case.items()[own])
+    counts = model.loss_counts(batch)
+    if world > 1:
+        for count in counts.values():
+            dist.all_reduce(count)
+    loss = model.loss(wrapped(**model.inputs(batch)), batch, counts).total
+    (loss * world).backward()
+    return [parameter.grad for parameter in model.parameters()]  # type: ignore[misc]
+
+
+def process(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    found: dict[str, Any] = {}
+    for split in SPLITS:
+        first = 0 if rank == 0 else split[0]
+        found[str(split)] = learned(sum(split), slice(first, first + split[rank]))
+    found["detr"] = detr_gradients(slice(0, 2) if rank == 0 else slice(2, 3), 2)
+    torch.save(found, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What two processes computed."""
+    folder: Path = tmp_path_factory.mktemp("processes")
+    torch.multiprocessing.spawn(process, args=(str(folder),), nprocs=2)  # type: ignore[no-untyped-call]
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_two_processes_add_up_to_one(split: tuple[int, int], found: list[dict[str, Any]]) -> None:
+    value, gradients = learned(sum(split), slice(None))
+    parts = [of_rank[str(split)] for of_rank in found]
+    torch.testing.assert_close(parts[0][0] + parts[1][0], value)
+    for place, expected in enumerate(gradients):
+        torch.testing.assert_close(parts[0][1][place] + parts[1][1][place], expected)
+
+
+def test_moment_detr_learns_the_same_in_two_processes(found: list[dict[str, Any]]) -> None:
+    expected = detr_gradients(slice(None), 1)
+    for of_rank in found:
+        torch.testing.assert_close(of_rank["detr"], expected, atol=2e-5, rtol=1e-4)
