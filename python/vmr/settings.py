@@ -85,7 +85,10 @@ def override(value: dict[str, Any], arguments: Sequence[str]) -> None:
             if not isinstance(inner, dict):
                 above = ".".join(names[:place])
                 raise InputError(f"argument {argument!r}: {above} is one value and has no keys")
-        inner[names[-1]] = load_yaml(text, f"argument {argument!r}")
+        try:
+            inner[names[-1]] = load_yaml(text, argument)
+        except InputError:
+            inner[names[-1]] = text  # such as {root}/train.jsonl
 
 
 def merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
@@ -102,8 +105,9 @@ def merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
 def _said(error: str, kind: Any, inside: str) -> str:
     """msgspec's message, with the key's full name in front and the nearest right one."""
     said, _, path = error.partition(" - at `$")
-    # msgspec does not say which element of a list or mapping it was.
-    names = [name for name in path.rstrip("`").replace("[...]", ".*").split(".") if name]
+    # msgspec does not say which key of a mapping it was.
+    path = re.sub(r"\[(\d+)\]", r".\1", path.rstrip("`").replace("[...]", ".*"))
+    names = [name for name in path.split(".") if name]
     place = ".".join(filter(None, [inside, *names]))
     if match := re.search(r"unknown field `(.+?)`", said):
         known = _fields(kind, names)
@@ -118,7 +122,7 @@ def _fields(kind: Any, names: Sequence[str]) -> list[str]:
     """The keys that the type knows under a path."""
     options = _options(msgspec.inspect.type_info(kind))
     for name in names:
-        if name == "*":
+        if name == "*" or name.isdigit():
             inner = [
                 getattr(option, "value_type", getattr(option, "item_type", None))
                 for option in options

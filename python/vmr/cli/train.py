@@ -80,7 +80,9 @@ def run(options: argparse.Namespace) -> int:
     from vmr.cli.training_progress import TrainingProgress
     from vmr.training.loop import train
     from vmr.training.results import results_table
+    from vmr.training.run_folder import RESULTS
 
+    complete = (out / RESULTS).is_file()
     main = int(os.environ.get("RANK", "0")) == 0
     with TrainingProgress(config.name) as shown:
         results = train(
@@ -94,8 +96,9 @@ def run(options: argparse.Namespace) -> int:
     if not main:
         return 0
     best = results.best
+    already = "was complete already: " if complete else ""
     print(
-        f"vmr: {out}: {results.steps:,} steps in {results.seconds:,.0f} s; best after epoch "
+        f"vmr: {out}: {already}{results.steps:,} steps in {results.seconds:,.0f} s; best after epoch "
         f"{best.epoch} ({results.metric} {best.value:.2f} on val); the weights are in {out / 'best'}",
         file=sys.stderr,
     )

@@ -96,7 +96,7 @@ def write(model: MomentModel, folder: str | os.PathLike[str]) -> Path:
     write_text(place / CARD, model_card(model))
     with atomic_path(place / WEIGHTS) as temporary:
         tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
-        safetensors.torch.save_file(tensors, temporary, {"format": "pt", "kind": model.kind})
+        safetensors.torch.save_file(tensors, temporary, {"format": "pt"})
     return place
 
 

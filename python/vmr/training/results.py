@@ -11,7 +11,8 @@ from vmr.tables import table
 from vmr.training.config import Paper
 from vmr.training.run_folder import Best
 
-_COLUMNS = 8  # metrics side by side where no paper says which
+# Where no paper says which numbers stand side by side, those of a part of the ground truth are left out.
+_PARTS = ("MR-long", "MR-middle", "MR-short", "HL-min-Fair", "HL-min-Good")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,11 @@ def results_table(results: Results, paper: Paper | None = None) -> str:
     rows: dict[str, dict[str, float | None]] = {
         f"{results.name}, {split}": metrics for split, metrics in results.metrics.items() if metrics
     }
-    keys = list(next(iter(rows.values()), {}))[:_COLUMNS]
+    keys = [
+        key
+        for key, value in next(iter(rows.values()), {}).items()
+        if value is not None and not key.startswith(_PARTS)
+    ]
     if paper is not None:
         keys = list(paper.metrics)
         rows[f"{paper.source}, {paper.split}"] = dict(paper.metrics)

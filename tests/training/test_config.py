@@ -1,0 +1,83 @@
+"""Configs: what is right is read, and what is wrong is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.training.corpus import write_config
+from vmr.errors import InputError
+from vmr.models.registry import model_type
+from vmr.settings import convert
+from vmr.training import list_configs, load_config
+
+
+@pytest.mark.parametrize("name", list_configs())
+def test_ready_configs_are_right(name: str) -> None:
+    config = load_config(name)
+    assert config.name == name
+    assert config.about
+    kind = model_type(config.model["kind"])
+    convert(config.model, kind.config_type, name)
+
+
+def test_arguments_replace_settings(tmp_path: Path) -> None:
+    path = write_config(tmp_path)
+    config = load_config(
+        path,
+        ["training.epochs=7", "training.optimiser.lr=1e-4", "data.test=a=b.jsonl",
+         "training.early_stopping.patience=2", "training.ema=null"],
+    )  # fmt: skip
+    assert config.training.epochs == 7
+    assert config.training.optimiser.lr == 1e-4
+    assert config.data.test == "a=b.jsonl"
+    assert config.training.early_stopping is not None
+    assert config.training.early_stopping.patience == 2
+    assert config.training.ema is None
+
+
+def test_a_base_is_changed_key_by_key(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("base: moment-detr-qvhighlights\nname: own\ntraining: {seed: 3}\n")
+    config, base = load_config(str(own)), load_config("moment-detr-qvhighlights")
+    assert (config.name, config.training.seed) == ("own", 3)
+    assert config.training.optimiser == base.training.optimiser
+    again = tmp_path / "again.yaml"
+    again.write_text("base: own.yaml\nname: again\n")
+    assert load_config(str(again)).training.seed == 3
+    own.write_text("base: own.yaml\nname: own\n")
+    with pytest.raises(InputError, match="base: expected the name of another config"):
+        load_config(str(own))
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("training.epoch=3", "unknown key training.epoch; did you mean 'epochs'?"),
+        ("training.optimiser.learning=3", "unknown key training.optimiser.learning"),
+        ("trainning.seed=3", "unknown key trainning; did you mean 'training'?"),
+        ("training.epochs=many", "training.epochs: expected `int`, got `str`"),
+        ("training.schedule.kind=cosin", "training.schedule.kind: invalid enum value 'cosin'"),
+        ("training.optimiser.groups=[{match: x, rl: 1}]",
+         r"unknown key training.optimiser.groups.0.rl; did you mean 'lr'"),
+        ("training.accumulate=9", "training.accumulate: expected 1 to 8, got 9"),
+        ("training.epochs=-1", "training.epochs: expected 0 to"),
+        ("training.ema=1.5", "training.ema: expected 0 to 1, got 1.5"),
+        ("training.seed.x=1", "training.seed is one value and has no keys"),
+        ("epochs", "expected KEY=VALUE"),
+        ("version=2", "is in version 2 of the format, and this vmr reads up to 1; update vmr"),
+        ("name=a/b", "name: expected the name of a folder"),
+        ("data=3", "data: expected `object`, got `int`"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said(tmp_path: Path, argument: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_config(write_config(tmp_path), [argument])
+
+
+def test_an_unknown_config_names_the_nearest() -> None:
+    with pytest.raises(InputError, match="did you mean 'moment-detr-simulated'"):
+        load_config("moment-detr-simulate")
+    with pytest.raises(InputError, match=r"nothing\.yaml"):
+        load_config("nothing.yaml")

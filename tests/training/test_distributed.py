@@ -1,0 +1,106 @@
+"""Two processes under torchrun train and evaluate as one does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+import vmr
+from tests.training.corpus import write_config, write_corpus
+from vmr.errors import InputError
+from vmr.training import load_config, train
+
+# Without dropout nothing is drawn, so processes and parts cannot differ in what they draw.
+SETTINGS = [
+    "training.epochs=2",
+    "training.log_every=1",
+    "training.clip=0.5",
+    "training.ema=0.9",
+    "model.dropout=0",
+    "model.input_dropout=0",
+    "model.contrastive_align=0.02",
+    "model.batch_contrastive=0.5",
+]
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> str:
+    # Uneven on purpose: 37 and 11 queries, an odd number of them in some batches.
+    return write_config(write_corpus(tmp_path_factory.mktemp("corpus")))
+
+
+def torchrun(config: str, out: Path, *settings: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+         "-m", "vmr", "train", config, *SETTINGS, *settings, "--out", str(out), "--device", "cpu"],
+        capture_output=True, text=True, check=False, timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_two_processes_are_one(config: str, tmp_path: Path, accumulate: int) -> None:
+    # A loss that spans the batch cannot be cut into parts that come one after the other.
+    parts = [] if accumulate == 1 else ["training.accumulate=2", "model.batch_contrastive=0"]
+    together = torchrun(config, tmp_path / "two", *parts)
+    assert together.returncode == 0, together.stderr
+    one = train(load_config(config, [*SETTINGS, *parts]), tmp_path / "one", device="cpu")
+    two = json.loads((tmp_path / "two" / "results.json").read_text())
+    assert two["processes"] == 2
+    assert (two["steps"], two["best"]["epoch"]) == (one.steps, one.best.epoch)
+    for alone, shared in zip(lines(tmp_path / "one"), lines(tmp_path / "two"), strict=True):
+        assert alone.keys() == shared.keys()
+        if "loss" in alone:
+            for name in alone.keys() - {"steps_per_second"}:
+                assert shared[name] == pytest.approx(alone[name], rel=1e-3, abs=1e-5), name
+        else:
+            assert shared["val"] == pytest.approx(alone["val"], abs=0.02)
+    first = load_file(tmp_path / "one" / "last.safetensors")
+    second = load_file(tmp_path / "two" / "last.safetensors")
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        if name.startswith(("model.", "averaged.module.")):
+            assert (value - second[name]).abs().max() < 2e-3, name
+    predictions = vmr.read_predictions(tmp_path / "two" / "val_predictions.jsonl")
+    truth = vmr.read_queries(Path(load_config(config).data.root or "") / "val.jsonl")
+    assert [record.qid for record in predictions] == [query.qid for query in truth]
+    # Only one of them speaks.
+    assert together.stdout.count("tiny, val") == 1
+    assert together.stderr.count("steps in") == 1
+
+
+def test_a_run_goes_on_with_another_number_of_processes(config: str, tmp_path: Path) -> None:
+    train(load_config(config, SETTINGS), tmp_path / "one", device="cpu")
+
+    def stop(status: Any) -> None:
+        if status.step == 5:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "both"
+    with pytest.raises(KeyboardInterrupt):
+        train(load_config(config, SETTINGS), out, device="cpu", watch=stop)
+    found = torchrun(config, out)
+    assert found.returncode == 0, found.stderr
+    first, second = (load_file(folder / "last.safetensors") for folder in (tmp_path / "one", out))
+    for name, value in first.items():
+        if name.startswith("model."):
+            assert (value - second[name]).abs().max() < 2e-3, name
+
+
+def test_an_error_ends_all_processes(config: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    found = torchrun(config, tmp_path)
+    assert found.returncode != 0
+    assert "is not empty and holds no run" in found.stderr
+    assert f"exitcode  : {InputError.exit_code}" in found.stderr
