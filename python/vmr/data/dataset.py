@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -16,8 +17,9 @@ from torch.utils.data import Dataset
 
 from vmr.data.packs import FeaturePack
 from vmr.data.records import Query
-from vmr.errors import InputError
+from vmr.errors import InputError, VmrWarning
 
+_NAMED = 50  # missing videos or queries in a message
 _KEPT = 4  # videos: annotation files list a video's queries one after the other
 
 
@@ -103,7 +105,8 @@ class MomentDataset(Dataset[Item]):
         queries: As :func:`vmr.data.annotations.read_queries` gives them.
         pack: Their features.
         pooled: Whether items hold the sentence as one vector too.
-        skip_missing: Whether queries without features are left out; else they are an error.
+        skip_missing: Whether queries without features are left out, with a warning; else they are an
+            error.
 
     Attributes:
         queries: Those that are not left out.
@@ -139,6 +142,14 @@ class MomentDataset(Dataset[Item]):
         self.skipped = tuple(gone)
         if not self.queries:
             raise InputError(f"{pack.name}: none of the {len(queries)} queries has features")
+        if gone:
+            lost = list(dict.fromkeys(query.video for query in gone))
+            warnings.warn(
+                f"{pack.name}: {len(gone)} of {len(queries)} queries have no features and are left out, "
+                f"of {_listed('video', lost)}",
+                VmrWarning,
+                stacklevel=2,
+            )
         pack.prepare(self.queries)
         # By duration too: features are held against the one of each query.
         self._videos: OrderedDict[tuple[str, float], Tensor] = OrderedDict()
@@ -251,6 +262,6 @@ def _all(tensors: Sequence[Tensor | None]) -> list[Tensor]:
 def _listed(what: str, names: Sequence[object]) -> str:
     if not names:
         return ""
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     plural = {"video": "videos", "query": "queries"}[what] if len(names) > 1 else what
-    return f"{len(names)} {plural} ({', '.join(map(str, names[:5]))}{more})"
+    return f"{len(names)} {plural} ({', '.join(map(str, names[:_NAMED]))}{more})"

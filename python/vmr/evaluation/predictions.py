@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
 import msgspec
@@ -65,11 +65,21 @@ def write_predictions(path: str | os.PathLike[str], predictions: Iterable[Predic
         InputError: For a window or score that is not finite, which JSON cannot say.
         CacheError: Where the file cannot be written.
     """
-    encoder = msgspec.json.Encoder()
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        for prediction in predictions:
-            _require_finite(prediction)
-            file.write(encoder.encode(_without_line(prediction)) + b"\n")
+        for line in prediction_lines(predictions):
+            file.write(line + b"\n")
+
+
+def prediction_lines(predictions: Iterable[Prediction]) -> Iterator[bytes]:
+    """The lines of an official jsonl file.
+
+    Raises:
+        InputError: As :func:`write_predictions`.
+    """
+    encoder = msgspec.json.Encoder()
+    for prediction in predictions:
+        _require_finite(prediction)
+        yield encoder.encode(_without_line(prediction))
 
 
 def as_predictions(given: Predictions) -> tuple[list[Prediction], str]:

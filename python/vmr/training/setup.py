@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch.utils.data import DataLoader
 from vmr.data.annotations import Queries, read_queries
 from vmr.data.dataset import Batch, Item, MomentDataset, collate
 from vmr.data.packs import FeaturePack, load_pack
-from vmr.errors import InputError, VmrWarning
+from vmr.errors import InputError
 from vmr.models.base import ModelConfig, MomentModel
 from vmr.models.registry import model_type
 from vmr.settings import convert
@@ -73,13 +72,6 @@ def set_up(config: Config) -> Setup:
         sets[split] = MomentDataset(
             queries, pack, pooled=kind.wants_pooled, skip_missing=data.skip_missing
         )
-        if sets[split].skipped:
-            warnings.warn(
-                f"{path}: {len(sets[split].skipped)} of {len(queries)} queries have no features and are "
-                "left out",
-                VmrWarning,
-                stacklevel=2,
-            )
         inputs[split] = file_hash(path)
         sources[split] = f"{path.name}, {len(sets[split])} queries"
     if config.training.epochs and not any(query.windows for query in sets["train"].queries):
