@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import torch
 from safetensors import safe_open
@@ -77,6 +79,8 @@ def test_a_run_learns_and_leaves_what_it_says(config: str, tmp_path: Path) -> No
         ".lock", "best", "config.yaml", "curves.png", "last.safetensors", "metrics.jsonl",
         "results.json", "run.json", "val_predictions.jsonl",
     }  # fmt: skip
+    schema = json.loads((resources.files("vmr") / "schemas" / "run-1.json").read_text())
+    jsonschema.validate(json.loads((out / "results.json").read_text()), schema)
     assert results.steps == 100
     evaluations = [line["val"]["MR-full-mAP"] for line in lines(out) if "val" in line]
     assert len(evaluations) == 20
@@ -141,6 +145,17 @@ def test_early_stopping(config: str, tmp_path: Path) -> None:
         config, tmp_path / "run", "training.epochs=50", "training.optimiser.lr=0",
         "training.early_stopping.patience=2",
     ) == results  # fmt: skip
+
+
+def test_yardsticks_are_trained_alike(config: str, tmp_path: Path) -> None:
+    out = tmp_path / "prior"
+    settings = ["model={kind: window-prior}", "training.epochs=0", "data.test={root}/val.jsonl"]
+    results = run(config, out, *settings)
+    assert (results.parameters, results.steps, results.best.epoch) == (0, 0, 0)
+    assert results.metrics["val"] == results.metrics["test"] == results.best.metrics
+    assert run(config, out, *settings) == results
+    model = vmr.MomentModel.from_pretrained(out)
+    assert model.kind == "window-prior"
 
 
 # ---- going on -----------------------------------------------------------------------------------------

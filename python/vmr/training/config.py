@@ -211,7 +211,7 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> Config:
     """A config from a YAML file, or a ready one by its name (:func:`list_configs`).
 
     A YAML may begin with ``base: NAME`` (a ready config, or another file beside it) and say only what
-    differs.
+    differs; a ``model`` that names its kind takes nothing of the base's.
 
     Args:
         name_or_path: The file or the name.
@@ -255,6 +255,9 @@ def _raw(name_or_path: str, seen: list[str]) -> tuple[dict[str, Any], str]:
         raise InputError(f"{where}: base: expected the name of another config, got {base!r}")
     beside = path.parent / base
     below, _ = _raw(str(beside) if beside.is_file() else base, [*seen, base])
+    model = raw.get("model")
+    if isinstance(model, dict) and "kind" in model:
+        below.pop("model", None)  # another model has other hyper-parameters
     return merged(below, raw), where
 
 
