@@ -59,6 +59,25 @@ class Difference:
     p_value: float
 
 
+@dataclass(frozen=True)
+class SeedDifference:
+    """As :class:`Difference`, of two models that were each trained with the same several seeds.
+
+    Attributes:
+        key: The official key.
+        first: The first one's value, averaged over the seeds.
+        second: The second one's.
+        by_seed: ``second - first`` of each seed.
+        interval: 95% confidence interval of the mean of ``by_seed``.
+    """
+
+    key: str
+    first: float
+    second: float
+    by_seed: tuple[float, ...]
+    interval: Interval
+
+
 def groups(evaluation: Evaluation, what: str) -> list[Group]:
     """See :meth:`Evaluation.by`."""
     if what not in _GROUPINGS:
@@ -98,19 +117,9 @@ def differences(
 ) -> list[Difference]:
     """See :meth:`Evaluation.compare`."""
     _require_resamples(resamples)
-    if first.protocol != second.protocol:
-        raise InputError(
-            f"compare: expected two evaluations by one protocol, got {first.protocol} and "
-            f"{second.protocol}"
-        )
-    if [query.qid for query in first.queries] != [query.qid for query in second.queries]:
-        raise InputError("compare: expected two evaluations on the same queries in the same order")
     videos = _videos(first.queries)
     found = []
-    for key, name in first.headline.items():
-        if key not in second.headline:
-            continue
-        one, two = first.measures[name], second.measures[name]
+    for key, (one, two) in _paired(first, second).items():
         there = ~np.isnan(one) & ~np.isnan(two)
         if not there.any():
             continue
@@ -126,6 +135,80 @@ def differences(
             )
         )
     return found
+
+
+def seed_differences(
+    first: Sequence[Evaluation], second: Sequence[Evaluation], resamples: int = 5000, seed: int = 0
+) -> list[SeedDifference]:
+    """How the headline numbers of two models differ, paired by query and by training seed.
+
+    The intervals are those of a bootstrap that draws videos with replacement, each with all its
+    queries, and seeds with replacement: another set of videos and another few trainings.
+
+    Args:
+        first: Evaluations of the first model, one a seed.
+        second: Of the second, with the same seeds in the same order.
+        resamples: Of the bootstrap.
+        seed: Of the bootstrap.
+
+    Returns:
+        One a headline number, in its unit, over the queries that have it in all evaluations.
+
+    Raises:
+        InputError: There are not as many seeds on both sides, or the evaluations are not on the same
+            queries by the same protocol.
+    """
+    _require_resamples(resamples)
+    if len(first) != len(second) or not first:
+        raise InputError(
+            f"compare: expected as many seeds on both sides, got {len(first)} and {len(second)}"
+        )
+    if any([q.qid for q in one.queries] != [q.qid for q in first[0].queries] for one in first):
+        raise InputError("compare: expected all seeds on the same queries in the same order")
+    pairs = [_paired(one, two) for one, two in zip(first, second, strict=True)]
+    videos = _videos(first[0].queries)
+    unit = first[0].unit
+    found = []
+    for key in pairs[0]:
+        if not all(key in pair for pair in pairs):
+            continue
+        ones, twos = (np.stack([pair[key][side] for pair in pairs]) for side in (0, 1))
+        there = ~np.isnan(ones + twos).any(axis=0)
+        if not there.any():
+            continue
+        gains = np.where(there, twos - ones, 0.0)
+        totals = [_totals(gain, there, videos) for gain in gains]
+        sums, counts = np.stack([row for row, _ in totals]), totals[0][1]
+        found.append(
+            SeedDifference(
+                key,
+                unit * float(ones[:, there].mean()),
+                unit * float(twos[:, there].mean()),
+                tuple((unit * gains[:, there].mean(axis=1)).tolist()),
+                _interval(unit * _resampled(sums, counts, resamples, seed)),
+            )
+        )
+    return found
+
+
+def _paired(first: Evaluation, second: Evaluation) -> dict[str, tuple[Floats, Floats]]:
+    """The values of the queries, by official key.
+
+    Raises:
+        InputError: They are not those of the same queries, or the protocols differ.
+    """
+    if first.protocol != second.protocol:
+        raise InputError(
+            f"compare: expected two evaluations by one protocol, got {first.protocol} and "
+            f"{second.protocol}"
+        )
+    if [query.qid for query in first.queries] != [query.qid for query in second.queries]:
+        raise InputError("compare: expected two evaluations on the same queries in the same order")
+    return {
+        key: (first.measures[name], second.measures[name])
+        for key, name in first.headline.items()
+        if key in second.headline
+    }
 
 
 def _require_resamples(resamples: int) -> None:
@@ -148,14 +231,27 @@ def _totals(
 
 
 def _resampled(sums: Floats, counts: Floats, resamples: int, seed: int) -> Floats:
-    """The mean over queries of each resample of videos, [resamples]."""
+    """The mean over queries of each resample of videos, [resamples].
+
+    Args:
+        sums: [videos], or [seeds, videos], whose rows are drawn with replacement too.
+        counts: [videos] queries.
+        resamples: How many.
+        seed: Of what is drawn.
+    """
     generator = np.random.default_rng(seed)
-    videos = len(sums)
+    videos = len(counts)
     means = np.empty(resamples)
     at_once = max(1, _BLOCK // videos)
     for begin in range(0, resamples, at_once):
         drawn = generator.integers(videos, size=(min(at_once, resamples - begin), videos))
-        means[begin : begin + len(drawn)] = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+        if sums.ndim == 1:
+            picked = sums[drawn]
+        else:
+            seeds = len(sums)
+            shares = generator.multinomial(seeds, [1 / seeds] * seeds, size=len(drawn)) / seeds
+            picked = np.take_along_axis(shares @ sums, drawn, axis=1)
+        means[begin : begin + len(drawn)] = picked.sum(axis=1) / counts[drawn].sum(axis=1)
     return means
 
 
