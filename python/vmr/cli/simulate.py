@@ -29,8 +29,8 @@ def add_parser(actions: Commands) -> None:
     parser.add_argument("--train", required=True, type=Path, metavar="FILE", help="annotations")
     parser.add_argument("--val", type=Path, metavar="FILE", help="those of the validation split")
     parser.add_argument(
-        "--test", nargs="+", default=[], type=Path, metavar="FILE",
-        help="those of further splits, each named after its file",
+        "--test", action="append", default=[], type=Path, metavar="FILE",
+        help="those of another split, named after the file; may be given several times",
     )  # fmt: skip
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the folder to make")
     add_durations(parser)

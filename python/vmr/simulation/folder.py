@@ -33,20 +33,19 @@ class Folder:
     """A folder that belongs to one simulation.
 
     Args:
-        path: It is made; it may hold a part of the same simulation.
+        path: It may hold a part of the same simulation.
         claim: What tells this simulation from others, in plain values.
 
     Raises:
         InputError: It holds something else, or another simulation.
-        CacheError: It cannot be written.
     """
 
     def __init__(self, path: str | os.PathLike[str], claim: Mapping[str, Any]) -> None:
         self.path = Path(path)
-        mine = {"version": VERSION, "vmr": vmr.__version__, **claim}
+        self._claim = {"version": VERSION, "vmr": vmr.__version__, **claim}
         there = self.path / _CLAIM
         if there.is_file():
-            self._compare(load_yaml(read_document(there), str(there)), mine)
+            self._compare(load_yaml(read_document(there), str(there)), self._claim)
             return
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path}: expected a folder, got a file")
@@ -55,8 +54,11 @@ class Folder:
             raise InputError(
                 f"{self.path}: is not empty and holds no {_CLAIM}; name another folder"
             )
+
+    def claim(self) -> None:
+        """Makes the folder this simulation's own; until then nothing is written."""
         self.make(self.path)
-        write_text(there, dump_yaml(mine))
+        write_text(self.path / _CLAIM, dump_yaml(self._claim))
 
     def _compare(self, there: Any, mine: dict[str, Any]) -> None:
         if not isinstance(there, dict):
@@ -87,7 +89,11 @@ class Folder:
 
     @staticmethod
     def make(folder: Path) -> None:
-        """Makes a folder."""
+        """Makes a folder.
+
+        Raises:
+            CacheError: It cannot be made.
+        """
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -133,11 +133,11 @@ def simulate(
         CacheError: A file cannot be written.
     """
     simulation = simulation or Simulation()
+    paths = inputs.splits()
     if encoders is None:
         from vmr.backends.e5 import E5Small
 
         encoders = load_sentence_encoder("embedded"), E5Small()
-    paths = inputs.splits()
     timelines = inputs.found_timelines()
     witnesses = () if inputs.narrations is None else read_split(inputs.narrations, inputs.durations)
     corpus = make_corpus(
@@ -221,6 +221,7 @@ class _Run:
     def run(self) -> Report:
         """Writes what is not there yet."""
         folder, simulation, corpus = self._folder, self._simulation, self._corpus
+        folder.claim()
         for name, text in packs(simulation, corpus.about).items():
             folder.write(name, text)
         splits = self._write_splits()

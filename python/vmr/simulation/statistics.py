@@ -194,7 +194,9 @@ def _around(steps: NDArray[np.float64], boundary: int) -> NDArray[np.float64]:
 def _offset(curve: NDArray[np.float64]) -> int:
     """Rows from the boundary to the sharpest change near it."""
     near = curve[_AROUND - _SEARCHED : _AROUND + _SEARCHED + 1]
-    return abs(int(np.nanargmin(near)) - _SEARCHED)
+    away = np.abs(np.arange(-_SEARCHED, _SEARCHED + 1))
+    # Of changes as sharp, the nearest.
+    return int(away[near == np.nanmin(near)].min())
 
 
 def shares_of(sources: Sequence[Source]) -> dict[Source, float]:
