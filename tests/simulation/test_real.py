@@ -89,3 +89,24 @@ def test_charades_with_timelines(real_data: Path, tmp_path: Path) -> None:
     found = report.splits["train"]
     assert found.auc is not None
     assert found.auc > 0.55
+
+
+@pytest.mark.filterwarnings("ignore:.*out of reach:vmr.VmrWarning")
+def test_activitynet_is_narrated_by_its_other_annotators(real_data: Path, tmp_path: Path) -> None:
+    folder = real_data / "activitynet_captions" / "json"
+    inputs = Inputs(
+        train=folder / "train.json",
+        val=folder / "val_1.json",
+        narrations=folder / "val_2.json",
+        queries=60,
+        other_queries=30,
+    )
+    report = made(inputs, tmp_path / "out")
+    assert 0.05 < report.sources["witness"] < 0.5
+    said: dict[str, str] = {}
+    for query in vmr.read_queries(folder / "val_2.json"):
+        said[query.video] = f"{said.get(query.video, '')} {query.text}"
+    for line in (tmp_path / "out" / "narrations.jsonl").read_text("utf-8").splitlines():
+        told = json.loads(line)
+        if told["source"] == "witness":
+            assert set(told["text"].split()) <= set(said[told["video"]].split())

@@ -63,7 +63,8 @@ def _draw_similarity(axes: Axes, name: str, split: Mapping[str, Any]) -> None:
     axes.set_title(f"{name}: {split['queries']:,} queries, {split['videos']:,} videos", fontsize=10)
     axes.set_xlabel("cosine of query and frame")
     axes.set_ylabel("frames, %")
-    axes.legend(frameon=False, fontsize=8)
+    axes.set_ylim(0, 1.3 * axes.get_ylim()[1])  # room for the legend
+    axes.legend(frameon=False, fontsize=8, loc="upper left", ncols=2, columnspacing=1.0)
     _tidy(axes)
 
 
