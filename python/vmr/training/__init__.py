@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from vmr.training.batches import EpochBatches
+from vmr.training.comparison import compare
+from vmr.training.comparison_report import Comparison, comparison_table
 from vmr.training.config import Config, list_configs, load_config
 from vmr.training.distributed import on_main, process_group, rank_and_world, summed
 from vmr.training.engine import Engine, Step, autocast, in_float, seed_step
@@ -14,6 +16,7 @@ from vmr.training.run_folder import RunFolder, State
 from vmr.training.setup import Setup, set_up
 
 __all__ = [
+    "Comparison",
     "Config",
     "Engine",
     "EpochBatches",
@@ -26,6 +29,8 @@ __all__ = [
     "Watch",
     "autocast",
     "build_optimiser",
+    "compare",
+    "comparison_table",
     "in_float",
     "list_configs",
     "load_config",

@@ -105,7 +105,7 @@ class Engine:
             parts: The parts, whose gradients are accumulated.
             stop: Whether this process asks all to stop.
         """
-        seed_step(self.config.seed, number, self._rank)
+        seed_step(self.config.seed, number, self._rank, self.device)
         rate = set_rate(self.optimiser, rate_factor(self.config.schedule, number, self._steps))
         with self._stage("to the device"):
             parts = [part.to(self.device, non_blocking=True) for part in parts]
@@ -198,10 +198,14 @@ class Engine:
             self.scaler.load_state_dict(dict(scale))
 
 
-def seed_step(seed: int, step: int, rank: int = 0) -> None:
-    """Seeds torch's generators for one step of one process."""
+def seed_step(seed: int, step: int, rank: int = 0, device: torch.device | str = "cpu") -> None:
+    """Seeds torch's generators, of the CPU and of a GPU in use, for one step of one process."""
     words = np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)
-    torch.manual_seed(int(words[0]) >> 1)
+    number = int(words[0]) >> 1
+    # torch.manual_seed notes a traceback at every call where CUDA was not used yet.
+    torch.default_generator.manual_seed(number)
+    if torch.device(device).type == "cuda":
+        torch.cuda.manual_seed(number)
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
