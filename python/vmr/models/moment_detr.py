@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class MomentDETRConfig(ModelConfig, frozen=True, kw_only=True, tag="moment-detr"):
-    """The hyper-parameters of Moment-DETR; the defaults are the paper's and its code's for QVHighlights.
+    """The hyper-parameters of Moment-DETR; the defaults are those of its code for QVHighlights.
 
     Attributes:
         hidden: Columns of the transformer; even, and a multiple of ``heads``.
@@ -60,7 +60,7 @@ class MomentDETRConfig(ModelConfig, frozen=True, kw_only=True, tag="moment-detr"
         contrastive_align: Weight of the alignment of moment queries with tokens (0.02 is the published
             code's option); 0 leaves its layers out.
         batch_contrastive: Weight of an InfoNCE loss between moments and sentences over the batch, on the
-            projected features; 0 leaves its layers out. Not of the paper.
+            projected features; 0 leaves its layers out. Not of the published model.
         contrastive_dim: Columns that both are computed in.
         temperature: Of both.
         round_to: Seconds that answers are rounded to; None leaves them as they are. QVHighlights

@@ -66,7 +66,7 @@ def match_spans(
     giou_weight: float,
     label_weight: float,
 ) -> Match:
-    """Matches predicted spans to windows by the matching cost of Moment-DETR (section 4).
+    """Matches predicted spans to windows by the matching cost of Moment-DETR.
 
     ::
 
@@ -144,7 +144,7 @@ def saliency_loss(scores: Tensor, clips: Clips, margin: float) -> Tensor:
         sum_b 2 mean_kinds mean_(i in better, j in worse) max(0, margin + s_j - s_i)
 
     The mean over all pairs is what sampling one pair, as published, has as its expectation. The factor
-    2 is there for the two kinds of pairs, which are added up in the paper.
+    2 is there for the two kinds of pairs, which the published code adds up.
 
     Args:
         scores: [B, T].

@@ -84,7 +84,7 @@ def rows_inside(windows: Windows, lengths: Tensor, rows: int) -> Tensor:
 
 
 def ranked_clips(batch: Batch, inside: Tensor) -> Clips:
-    """Which rows shall score higher than which (Moment-DETR, section 4).
+    """Which rows shall score higher than which, as Moment-DETR has it.
 
     A row is relevant where annotators gave it a score or where it lies in a window. Among relevant rows
     those with the highest score stand above those with the lowest; and every relevant row stands above
