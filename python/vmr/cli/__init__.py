@@ -13,7 +13,18 @@ import warnings
 from collections.abc import Sequence
 from typing import TextIO
 
-from vmr.cli import cache, data, doctor, evaluate, features, models, predict, retrieve, train
+from vmr.cli import (
+    cache,
+    compare,
+    data,
+    doctor,
+    evaluate,
+    features,
+    models,
+    predict,
+    retrieve,
+    train,
+)
 from vmr.errors import VmrError
 
 _EPILOG = """\
@@ -39,7 +50,18 @@ def parser() -> argparse.ArgumentParser:
 
     top.add_argument("--version", action="version", version=f"vmr {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (retrieve, train, predict, evaluate, data, features, models, cache, doctor):
+    for module in (
+        retrieve,
+        train,
+        predict,
+        compare,
+        evaluate,
+        data,
+        features,
+        models,
+        cache,
+        doctor,
+    ):
         module.add_parser(commands)
     return top
 

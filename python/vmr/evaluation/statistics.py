@@ -173,7 +173,7 @@ def seed_differences(
         if not all(key in pair for pair in pairs):
             continue
         ones, twos = (np.stack([pair[key][side] for pair in pairs]) for side in (0, 1))
-        there = ~np.isnan(ones + twos).any(axis=0)
+        there = np.logical_and.reduce(~np.isnan(ones + twos))
         if not there.any():
             continue
         gains = np.where(there, twos - ones, 0.0)

@@ -1,0 +1,185 @@
+"""Whether the sides of a comparison are treated alike: checked before any of them is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from vmr.data.records import Query
+from vmr.errors import InputError
+from vmr.training.batches import EpochBatches
+from vmr.training.config import Config
+from vmr.training.setup import set_up
+
+MINIMUM_QUERIES = 1000
+TOLERANCE = 0.1
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A way to train a side.
+
+    Attributes:
+        name: Its settings; a folder's name.
+        settings: Such as "training.optimiser.lr=1e-3".
+        config: With them.
+        parameters: How many numbers are learned.
+    """
+
+    name: str
+    settings: tuple[str, ...]
+    config: Config
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the rivals.
+
+    Attributes:
+        name: Its config's.
+        kind: Its model's.
+        trials: From which validation chooses one.
+        inputs: Hashes of its annotations, by split.
+        queries: That have features, by split.
+    """
+
+    name: str
+    kind: str
+    trials: tuple[Trial, ...]
+    inputs: dict[str, str]
+    queries: dict[str, tuple[Query, ...]]
+
+    @property
+    def learns(self) -> bool:
+        """Whether it has parameters; one without them is a yardstick."""
+        return self.trials[0].parameters > 0
+
+
+Variant = Callable[[Sequence[str]], Config]
+"""Gives the config of a side with more settings."""
+
+
+def open_side(variant: Variant, grid: Sequence[tuple[str, ...]]) -> Side:
+    """Opens what the config of a side names.
+
+    Args:
+        variant: The side.
+        grid: Settings of each trial; a side that learns nothing is not tuned, and has one.
+
+    Raises:
+        InputError: As :func:`vmr.training.set_up`, and where there is no test split with ground truth.
+    """
+    config = variant(())
+    if config.data.test is None:
+        raise InputError(
+            f"config {config.name}: a comparison tests what validation chose; expected data.test, got "
+            "none"
+        )
+    setup = set_up(config)
+    datasets = {"train": setup.train, "val": setup.val, "test": setup.test}
+    queries = {split: data.queries for split, data in datasets.items() if data is not None}
+    if not any(query.windows or query.saliency for query in queries["test"]):
+        raise InputError(
+            f"config {config.name}: data.test: {config.data.test}: expected ground truth, and it has "
+            "none"
+        )
+    # The features are not opened again for what changes the model alone.
+    known = {msgspec.json.encode(config.model): setup.parameters}
+    trials = []
+    for settings in grid if setup.parameters else [()]:
+        tried = variant(settings)
+        key = msgspec.json.encode(tried.model)
+        if key not in known:
+            known[key] = set_up(tried).parameters
+        trials.append(Trial(trial_name(settings), settings, tried, known[key]))
+    return Side(
+        name=config.name,
+        kind=setup.model.kind,
+        trials=tuple(trials),
+        inputs={split: setup.inputs[split] for split in datasets},
+        queries=queries,
+    )
+
+
+def trial_name(settings: Sequence[str]) -> str:
+    """The name of a trial's folder."""
+    kept = "".join(c if c.isalnum() or c in "._=,+-" else "_" for c in ",".join(settings))
+    return kept or "default"
+
+
+def check_fair(sides: Sequence[Side], *, ablation: bool) -> None:
+    """Whether all sides learn from the same, are chosen and tested by the same, and cost the same.
+
+    Args:
+        sides: The first is what the others are measured by.
+        ablation: Lets numbers of parameters differ.
+
+    Raises:
+        InputError: They are not; all that differs, with its numbers.
+    """
+    count = len(sides[0].queries["train"])
+    if count < MINIMUM_QUERIES:
+        raise InputError(
+            f"data.train: a comparison says nothing of models that saw little: expected at least "
+            f"{MINIMUM_QUERIES:,} queries, got {count:,}"
+        )
+    found = []
+    for side in sides[1:]:
+        found += _data_differences(sides[0], side)
+    learners = [side for side in sides if side.learns]
+    for side in learners[1:]:
+        found += _cost_differences(learners[0], side, ablation)
+    if found:
+        raise InputError(f"the sides are not treated alike: {'; '.join(dict.fromkeys(found))}")
+
+
+def _data_differences(one: Side, other: Side) -> list[str]:
+    found = []
+    for split in ("train", "val", "test"):
+        if one.inputs[split] != other.inputs[split]:
+            found.append(f"data.{split}: the annotations of {one.name} and {other.name} differ")
+        elif [q.qid for q in one.queries[split]] != [q.qid for q in other.queries[split]]:
+            found.append(
+                f"data.{split}: {one.name} has features of {len(one.queries[split]):,} queries, and "
+                f"{other.name} of {len(other.queries[split]):,}"
+            )
+    first, second = one.trials[0].config.evaluation, other.trials[0].config.evaluation
+    for name in ("protocol", "metric"):
+        values = [getattr(evaluation, name) or "that of the data" for evaluation in (first, second)]
+        if values[0] != values[1]:
+            found.append(
+                f"evaluation.{name}: {one.name} has {values[0]}, and {other.name} {values[1]}"
+            )
+    return found
+
+
+def _cost_differences(one: Side, other: Side, ablation: bool) -> list[str]:
+    found = []
+    for first, second in zip(one.trials, other.trials, strict=True):
+        where = f" (trial {first.name})" if first.settings else ""
+        names = {"steps": (steps(first, one), steps(second, other))}
+        if not ablation:
+            names["parameters"] = (first.parameters, second.parameters)
+        for name, (here, there) in names.items():
+            if abs(there - here) > TOLERANCE * here:
+                advice = "; --ablation allows and reports it" if name == "parameters" else ""
+                found.append(
+                    f"{name}{where}: {one.name} has {here:,}, and {other.name} {there:,}, "
+                    f"{there / max(here, 1) - 1:+.0%}; expected within {TOLERANCE:.0%}{advice}"
+                )
+        stops = [trial.config.training.early_stopping for trial in (first, second)]
+        if stops[0] != stops[1]:
+            said = [f"patience {stop.patience}" if stop is not None else "none" for stop in stops]
+            found.append(
+                f"training.early_stopping{where}: {one.name} has {said[0]}, and {other.name} {said[1]}"
+            )
+    return found
+
+
+def steps(trial: Trial, side: Side) -> int:
+    """How many steps a run of a trial has, unless it stops early."""
+    training = trial.config.training
+    return EpochBatches(len(side.queries["train"]), training.batch_size, training.epochs).steps
