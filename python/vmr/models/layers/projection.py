@@ -11,8 +11,8 @@ from torch import Tensor, nn
 class InputProjection(nn.Sequential):
     """LayerNorm, dropout and linear layer, several times, with ReLU between them.
 
-    Moment-DETR's way from features to the width of its transformer (Lei et al., NeurIPS 2021): [..., inputs]
-    to [..., outputs].
+    Moment-DETR's way from features to the width of its transformer (Lei et al., NeurIPS 2021):
+    [..., inputs] to [..., outputs].
 
     Args:
         inputs: Columns of the features.
