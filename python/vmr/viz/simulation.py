@@ -94,7 +94,7 @@ def _draw_boundary(axes: Axes, split: Mapping[str, Any], row_seconds: float) -> 
     seconds = [place * row_seconds for place in range(-around, around + 1)]
     values = [float("nan") if value is None else value for value in split["curve"]]
     axes.plot(seconds, values, color=_INSIDE, marker="o", markersize=3.5)
-    axes.set_xlabel("seconds from an annotated boundary")
+    axes.set_xlabel("seconds from a boundary")
     axes.set_ylabel("cosine of neighbouring frames")
     offset = split["boundary_offset"]
     if offset is not None:
