@@ -327,7 +327,7 @@ def test_two_processes_make_one_comparison(
             "evaluation.metric=MR-full-R1@0.5",
             "metric: full has MR-full-mAP, and other MR-full-R1@0.5",
         ),
-        ("evaluation.protocol=univtg", "protocol: full has that of the data, and other univtg"),
+        ("evaluation.protocol=lighthouse", "protocol: full has qvhighlights, and other lighthouse"),
         (
             "data.test=null",
             "config other: a comparison tests what validation chose; expected data.t",
@@ -393,6 +393,8 @@ def test_a_test_split_without_ground_truth(sides: Sides, corpus: Path, tmp_path:
         ({"tries": ["data.root=a,b"]}, "expected a key of model or training"),
         ({"tries": ["training.seed=1,2"]}, "expected a key of model or training"),
         ({"tries": ["training.clip=1,2", "training.clip=3"]}, "all values of training.clip in one"),
+        ({"tries": ["training.epochs=1,2"]}, "full has 4, and full with training.epochs=2 8, .*rival w"),
+        ({"settings": ["evaluation.metric=mAP"]}, "evaluation.metric: expected a headline number"),
         ({"tries": ["training.clip=1,x"]}, "training.clip: expected `float"),
     ],
 )  # fmt: skip

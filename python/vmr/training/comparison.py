@@ -118,7 +118,7 @@ def compare(
             "ablation": ablation,
         }
         on_main(lambda: _hold(folder, plan))
-        runs = _Runs(folder, sides, seeds, len(grid), device, command, shown)
+        runs = _Runs(folder, sides, seeds, device, command, shown)
         tried = [runs.choose(side) for side in sides]
         for one in tried:
             runs.finish(one)
@@ -147,7 +147,6 @@ class _Runs:
         folder: Path,
         sides: Sequence[Side],
         seeds: Sequence[int],
-        trials: int,
         device: torch.device | str | None,
         command: str,
         shown: Callable[[str], AbstractContextManager[Display]],
@@ -304,12 +303,12 @@ def _concluded(
             evaluate(
                 folder / run_path(one.side, one.trial, seed) / f"{split}_predictions.jsonl",
                 reference.side.queries[split],
-                protocol=one.runs[0].protocol,
+                protocol=reference.side.protocol,
             )
             for seed in seeds
         ]
 
-    metric = reference.runs[0].metric
+    metric = reference.trial.config.evaluation.metric
     (over_prior,) = [
         difference
         for difference in seed_differences(
@@ -320,7 +319,7 @@ def _concluded(
     tests = scored(reference, "test")
     comparison = Comparison(
         command=command,
-        protocol=reference.runs[0].protocol,
+        protocol=reference.side.protocol,
         metric=metric,
         unit=tests[0].unit,
         seeds=list(seeds),

@@ -11,6 +11,7 @@ from vmr.data.records import Query
 from vmr.errors import InputError
 from vmr.training.batches import EpochBatches
 from vmr.training.config import Config
+from vmr.training.loop import _checked_metric
 from vmr.training.setup import set_up
 
 MINIMUM_QUERIES = 1000
@@ -42,6 +43,7 @@ class Side:
         name: Its config's.
         kind: Its model's.
         trials: From which validation chooses one.
+        protocol: That it is judged by.
         inputs: Hashes of its annotations, by split.
         queries: That have features, by split.
     """
@@ -49,6 +51,7 @@ class Side:
     name: str
     kind: str
     trials: tuple[Trial, ...]
+    protocol: str
     inputs: dict[str, str]
     queries: dict[str, tuple[Query, ...]]
 
@@ -70,7 +73,8 @@ def open_side(variant: Variant, grid: Sequence[tuple[str, ...]]) -> Side:
         grid: Settings of each trial; a side that learns nothing is not tuned, and has one.
 
     Raises:
-        InputError: As :func:`vmr.training.set_up`, and where there is no test split with ground truth.
+        InputError: As :func:`vmr.training.set_up`; the metric is not one of the protocol's; or there is
+            no test split with ground truth.
     """
     config = variant(())
     if config.data.test is None:
@@ -99,6 +103,7 @@ def open_side(variant: Variant, grid: Sequence[tuple[str, ...]]) -> Side:
         name=config.name,
         kind=setup.model.kind,
         trials=tuple(trials),
+        protocol=_checked_metric(config, setup.val),
         inputs={split: setup.inputs[split] for split in datasets},
         queries=queries,
     )
@@ -130,10 +135,12 @@ def check_fair(sides: Sequence[Side], *, ablation: bool) -> None:
     for side in sides[1:]:
         found += _data_differences(sides[0], side)
     learners = [side for side in sides if side.learns]
-    for side in learners[1:]:
-        found += _cost_differences(learners[0], side, ablation)
+    # Validation may choose any trial, so that each is measured by the same one.
+    for side in learners:
+        for trial in side.trials:
+            found += _cost_differences(learners[0], side, trial, ablation)
     if found:
-        raise InputError(f"the sides are not treated alike: {'; '.join(dict.fromkeys(found))}")
+        raise InputError(f"the sides are not treated alike: {'; '.join(found)}")
 
 
 def _data_differences(one: Side, other: Side) -> list[str]:
@@ -146,40 +153,39 @@ def _data_differences(one: Side, other: Side) -> list[str]:
                 f"data.{split}: {one.name} has features of {len(one.queries[split]):,} queries, and "
                 f"{other.name} of {len(other.queries[split]):,}"
             )
-    first, second = one.trials[0].config.evaluation, other.trials[0].config.evaluation
-    for name in ("protocol", "metric"):
-        values = [getattr(evaluation, name) or "that of the data" for evaluation in (first, second)]
-        if values[0] != values[1]:
-            found.append(
-                f"evaluation.{name}: {one.name} has {values[0]}, and {other.name} {values[1]}"
-            )
+    metrics = [side.trials[0].config.evaluation.metric for side in (one, other)]
+    for name, (first, second) in (
+        ("protocol", (one.protocol, other.protocol)),
+        ("metric", metrics),
+    ):
+        if first != second:
+            found.append(f"evaluation.{name}: {one.name} has {first}, and {other.name} {second}")
     return found
 
 
-def _cost_differences(one: Side, other: Side, ablation: bool) -> list[str]:
+def _cost_differences(one: Side, other: Side, trial: Trial, ablation: bool) -> list[str]:
+    """What a trial of a side costs that the first one of ``one`` does not, or the other way round."""
+    measure = one.trials[0]
+    name = f"{other.name} with {', '.join(trial.settings)}" if trial.settings else other.name
+    counts = {"steps": (_steps(one, measure), _steps(other, trial))}
+    if not ablation:
+        counts["parameters"] = (measure.parameters, trial.parameters)
     found = []
-    for first, second in zip(one.trials, other.trials, strict=True):
-        where = f" (trial {first.name})" if first.settings else ""
-        names = {"steps": (steps(first, one), steps(second, other))}
-        if not ablation:
-            names["parameters"] = (first.parameters, second.parameters)
-        for name, (here, there) in names.items():
-            if abs(there - here) > TOLERANCE * here:
-                advice = "; --ablation allows and reports it" if name == "parameters" else ""
-                found.append(
-                    f"{name}{where}: {one.name} has {here:,}, and {other.name} {there:,}, "
-                    f"{there / max(here, 1) - 1:+.0%}; expected within {TOLERANCE:.0%}{advice}"
-                )
-        stops = [trial.config.training.early_stopping for trial in (first, second)]
-        if stops[0] != stops[1]:
-            said = [f"patience {stop.patience}" if stop is not None else "none" for stop in stops]
+    for what, (here, there) in counts.items():
+        if abs(there - here) > TOLERANCE * here:
+            advice = " (--ablation allows and reports it)" if what == "parameters" else ""
             found.append(
-                f"training.early_stopping{where}: {one.name} has {said[0]}, and {other.name} {said[1]}"
+                f"{what}: {one.name} has {here:,}, and {name} {there:,}, "
+                f"{there / max(here, 1) - 1:+.0%}; expected within {TOLERANCE:.0%}{advice}"
             )
+    stops = [each.config.training.early_stopping for each in (measure, trial)]
+    if stops[0] != stops[1]:
+        first, second = (f"patience {stop.patience}" if stop else "none" for stop in stops)
+        found.append(f"training.early_stopping: {one.name} has {first}, and {name} {second}")
     return found
 
 
-def steps(trial: Trial, side: Side) -> int:
+def _steps(side: Side, trial: Trial) -> int:
     """How many steps a run of a trial has, unless it stops early."""
     training = trial.config.training
     return EpochBatches(len(side.queries["train"]), training.batch_size, training.epochs).steps
