@@ -122,7 +122,7 @@ def compare(
         tried = [runs.choose(side) for side in sides]
         for one in tried:
             runs.finish(one)
-        return on_main(lambda: _concluded(folder, tried, seeds, ablation, command))
+        return on_main(lambda: _concluded(folder, tried, seeds, ablation, command, shown))
 
 
 @dataclass
@@ -291,7 +291,12 @@ def _hold(folder: Path, plan: dict[str, object]) -> None:
 
 
 def _concluded(
-    folder: Path, tried: Sequence[_Tried], seeds: Sequence[int], ablation: bool, command: str
+    folder: Path,
+    tried: Sequence[_Tried],
+    seeds: Sequence[int],
+    ablation: bool,
+    command: str,
+    shown: Callable[[str], AbstractContextManager[Display]],
 ) -> Comparison:
     """Scores the predictions of all runs again, query by query, and writes what follows."""
     reference = tried[0]
@@ -317,6 +322,12 @@ def _concluded(
         if difference.key == metric
     ]
     tests = scored(reference, "test")
+    gains: list[Gain] = []
+    with shown("differences") as display:
+        for rival in tried[1:]:
+            display.progress(rival.side.name, len(gains), len(tried) - 1)
+            found = seed_differences(scored(rival, "test"), tests, _RESAMPLES)
+            gains.append(Gain.of(rival.side.name, found))
     comparison = Comparison(
         command=command,
         protocol=reference.side.protocol,
@@ -329,10 +340,7 @@ def _concluded(
         conclusive=over_prior.interval.low > 0,
         over_prior=Gain.of(prior.side.name, [over_prior]),
         sides=[_side_report(one, seeds) for one in tried],
-        gains=[
-            Gain.of(rival.side.name, seed_differences(scored(rival, "test"), tests, _RESAMPLES))
-            for rival in tried[1:]
-        ],
+        gains=gains,
     )
     text = msgspec.json.format(msgspec.json.encode(comparison)).decode()
     write_text(folder / TABLE, comparison_table(comparison) + "\n")
