@@ -123,6 +123,16 @@ def test_ways_to_train(config: str, tmp_path: Path, settings: list[str]) -> None
     assert not torch.are_deterministic_algorithms_enabled()
 
 
+@pytest.mark.slow
+def test_a_compiled_model_trains_alike(config: str, tmp_path: Path) -> None:
+    still = ["model.dropout=0", "model.input_dropout=0"]
+    run(config, tmp_path / "eager", *still)
+    run(config, tmp_path / "compiled", *still, "training.compile=true")
+    for one, other in zip(lines(tmp_path / "eager"), lines(tmp_path / "compiled"), strict=True):
+        if "loss" in one:
+            assert other["loss"] == pytest.approx(one["loss"], rel=1e-3)
+
+
 def test_accumulated_parts_are_the_whole_batch(config: str, tmp_path: Path) -> None:
     still = ["model.dropout=0", "model.input_dropout=0", "training.clip=null"]
     run(config, tmp_path / "whole", *still)
