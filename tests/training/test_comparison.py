@@ -321,7 +321,8 @@ def test_two_processes_make_one_comparison(
             "training.early_stopping.patience=2",
             "early_stopping: full has none, and other patience 2",
         ),
-        ("data.val={root}/test.jsonl", "data.val: the annotations of full and other differ"),
+        ("data.val={root}/train.jsonl", "data.val: the annotations of full and other differ"),
+        ("data.val={root}/test.jsonl", "data.test: expected other annotations than data.val's"),
         ("data.train={root}/val.jsonl", "data.train: the annotations of full and other differ"),
         (
             "evaluation.metric=MR-full-R1@0.5",

@@ -74,7 +74,7 @@ def open_side(variant: Variant, grid: Sequence[tuple[str, ...]]) -> Side:
 
     Raises:
         InputError: As :func:`vmr.training.set_up`; the metric is not one of the protocol's; or there is
-            no test split with ground truth.
+            no test split of its own with ground truth.
     """
     config = variant(())
     if config.data.test is None:
@@ -90,6 +90,12 @@ def open_side(variant: Variant, grid: Sequence[tuple[str, ...]]) -> Side:
             f"config {config.name}: data.test: {config.data.test}: expected ground truth, and it has "
             "none"
         )
+    for split in ("train", "val"):
+        if setup.inputs[split] == setup.inputs["test"]:
+            raise InputError(
+                f"config {config.name}: data.test: expected other annotations than data.{split}'s, got "
+                f"the same ({config.data.test}): what was chosen on them is not tested by them"
+            )
     # The features are not opened again for what changes the model alone.
     known = {msgspec.json.encode(config.model): setup.parameters}
     trials = []
