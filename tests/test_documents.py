@@ -23,6 +23,15 @@ needs_models = pytest.mark.skipif(
     reason="the small models are not installed (vmr models install)",
 )
 
+NOTEBOOKS = [
+    pytest.param(
+        path,
+        id=path.name,
+        marks=[needs_models, one_process] if path.name == "quickstart.ipynb" else [],
+    )
+    for path in sorted(ROOT.glob("notebooks/*.ipynb"))
+]
+
 
 @pytest.fixture(autouse=True)
 def cached(models_cache: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,14 +59,16 @@ def test_the_python_of_the_guides_runs(
     write_lines("val.jsonl", truth)
     write_lines("preds.jsonl", [cases.prediction(rng, query) for query in truth])
     write_beach(tmp_path)
-    for name, count in (("evaluation", 2), ("own-data", 2)):
+    for name, count in (("evaluation", 2), ("own-data", 2), ("training", 2)):
         text = (ROOT / "docs" / f"{name}.md").read_text("utf-8")
         blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
         assert len(blocks) == count
         names: dict[str, object] = {}
         for block in blocks:
             exec(compile(block, f"{name}.md", "exec"), names)
-    assert "qvhighlights 2 ((12.5, 20.0),)" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "qvhighlights 2 ((12.5, 20.0),)" in printed
+    assert "Prediction(qid=1, " in printed
 
 
 def write_lines(path: str, records: list[dict[str, Any]]) -> None:
@@ -65,10 +76,9 @@ def write_lines(path: str, records: list[dict[str, Any]]) -> None:
 
 
 def write_beach(folder: Path) -> None:
-    """The annotations and the pack that docs/own-data.md describes, as it describes them."""
+    """What docs/own-data.md and docs/training.md describe, as they describe it."""
     text = (ROOT / "docs" / "own-data.md").read_text("utf-8")
     lines = [line.strip() for line in text.splitlines() if line.startswith('    {"qid"')]
-    (folder / "train.jsonl").write_text("\n".join(lines), encoding="utf-8")
     pack = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)[0]
     beach = folder / "beach"
     for name, columns in (("clip", 512), ("slowfast", 2304)):
@@ -82,11 +92,14 @@ def write_beach(folder: Path) -> None:
             pooler_output=np.ones(512, np.float32),
         )
     (beach / "pack.yaml").write_text(pack, encoding="utf-8")
+    for path in (folder / "train.jsonl", beach / "train.jsonl", beach / "val.jsonl"):
+        path.write_text("\n".join(lines), encoding="utf-8")
+    text = (ROOT / "docs" / "training.md").read_text("utf-8")
+    config = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)[0]
+    (folder / "beach.yaml").write_text(config, encoding="utf-8")
 
 
-@needs_models
-@one_process
-@pytest.mark.parametrize("path", sorted(ROOT.glob("notebooks/*.ipynb")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", NOTEBOOKS)
 def test_notebooks_run(path: Path) -> None:
     cells = json.loads(path.read_text("utf-8"))["cells"]
     sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
