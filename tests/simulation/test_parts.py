@@ -269,7 +269,7 @@ def test_more_classes_than_sentences_and_splits_of_one_name(tmp_path: Path) -> N
         simulate(Inputs(train=train), tmp_path / "out", encoders=corpora.encoders())
     assert not (tmp_path / "out").exists()
     with pytest.raises(InputError, match="named after its file, and 'train' is taken"):
-        simulate(Inputs(train=train, tests=(train,)), tmp_path / "out", SMALL)
+        simulate(Inputs(train=train, tests=(train, train)), tmp_path / "out", SMALL)
 
 
 def test_models_that_are_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,7 +65,7 @@ def test_qvhighlights(real_data: Path, tmp_path: Path) -> None:
         other_queries=20,
     )
     report = made(inputs, tmp_path / "out")
-    assert list(report.splits) == ["train", "val", "highlight_test_with_gt"]
+    assert list(report.splits) == ["train", "val", "test"]
     original = vmr.read_queries(inputs.train).by_qid
     for query in vmr.read_queries(tmp_path / "out" / "train.jsonl"):
         real = original[query.qid]

@@ -54,7 +54,7 @@ def test_the_folder_is_a_pack_like_any_other(inputs: Inputs, tmp_path: Path) -> 
     out = tmp_path / "out"
     made(inputs, out)
     pack = vmr.load_pack(out)
-    for split, count in (("train", 80), ("val", 24), ("far", 6)):
+    for split, count in (("train", 80), ("val", 24), ("test", 6)):
         queries = vmr.read_queries(out / f"{split}.jsonl")
         assert len(queries) == count
         check = pack.check(list(queries))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TypeAlias
@@ -34,3 +35,10 @@ def say(text: str) -> None:
         print(text, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def typed_command() -> str:
+    """What the user typed, as a shell takes it again."""
+    count = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    start = "vmr" if count == "1" else f"torchrun --nproc-per-node {count} -m vmr"
+    return f"{start} {shlex.join(sys.argv[1:])}"

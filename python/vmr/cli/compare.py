@@ -69,8 +69,7 @@ def run(options: argparse.Namespace) -> int:
     """Trains, and prints the comparison."""
     import msgspec
 
-    from vmr.cli.common import say
-    from vmr.cli.train import _command
+    from vmr.cli.common import say, typed_command
     from vmr.cli.training_progress import TrainingProgress
     from vmr.errors import InputError
     from vmr.training.comparison import compare
@@ -87,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
         tries=options.tries,
         ablation=options.ablation,
         device=options.device,
-        command=_command(),
+        command=typed_command(),
         shown=TrainingProgress,
     )
     if os.environ.get("RANK", "0") == "0":

@@ -30,7 +30,7 @@ def add_parser(actions: Commands) -> None:
     parser.add_argument("--val", type=Path, metavar="FILE", help="those of the validation split")
     parser.add_argument(
         "--test", action="append", default=[], type=Path, metavar="FILE",
-        help="those of another split, named after the file; may be given several times",
+        help="those of the test split; given several times, each split is named after its file",
     )  # fmt: skip
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the folder to make")
     add_durations(parser)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
     """Trains, and prints the best weights' numbers."""
     import msgspec
 
-    from vmr.cli.common import say
+    from vmr.cli.common import say, typed_command
     from vmr.errors import InputError
 
     if options.list:
@@ -89,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
             config,
             out,
             device=options.device,
-            command=_command(),
+            command=typed_command(),
             watch=shown.watch,
             progress=shown.progress,
         )
@@ -107,13 +106,6 @@ def run(options: argparse.Namespace) -> int:
     else:
         say(results_table(results, config.paper))
     return 0
-
-
-def _command() -> str:
-    """What the user typed, as a shell takes it again."""
-    count = os.environ.get("LOCAL_WORLD_SIZE", "1")
-    start = "vmr" if count == "1" else f"torchrun --nproc-per-node {count} -m vmr"
-    return f"{start} {shlex.join(sys.argv[1:])}"
 
 
 def _list(as_json: bool) -> None:

@@ -8,7 +8,6 @@ import math
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -307,8 +306,3 @@ def _apart(query: Query, other: Query) -> bool:
             if shared > 0 and shared / (max(end, stop) - min(start, begin)) >= 0.5:
                 return False
     return True
-
-
-def stem_of(path: str | os.PathLike[str]) -> str:
-    """The split that a test file is: its name without the ending."""
-    return Path(path).stem

@@ -31,7 +31,6 @@ from vmr.simulation.corpus import (
     negative_queries,
     permuted_windows,
     read_split,
-    stem_of,
 )
 from vmr.simulation.embedding import Vectors
 from vmr.simulation.folder import GLOVE, TEXT, VIDEO, Folder, fingerprint, packs
@@ -82,7 +81,7 @@ class Inputs(msgspec.Struct, frozen=True, kw_only=True):
         if self.val is not None:
             found["val"] = self.val
         for test in self.tests:
-            name = stem_of(test)
+            name = test.stem if len(self.tests) > 1 else "test"
             if name in found or name in ("narrations", "negatives"):
                 raise InputError(
                     f"{test}: a test split is named after its file, and {name!r} is taken; copy it "

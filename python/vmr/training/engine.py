@@ -83,7 +83,7 @@ class Engine:
             average: Any = get_ema_multi_avg_fn(config.ema)  # type: ignore[no-untyped-call]
             self.averaged = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
         if config.compile:
-            model.compile()
+            model.compile(dynamic=True)
         self._wrapped: nn.Module = model
         if self._world > 1:
             self._wrapped = DistributedDataParallel(model, gradient_as_bucket_view=True)

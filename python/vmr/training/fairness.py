@@ -11,8 +11,7 @@ from vmr.data.records import Query
 from vmr.errors import InputError
 from vmr.training.batches import EpochBatches
 from vmr.training.config import Config
-from vmr.training.loop import _checked_metric
-from vmr.training.setup import set_up
+from vmr.training.setup import checked_protocol, set_up
 
 MINIMUM_QUERIES = 1000
 TOLERANCE = 0.1
@@ -109,7 +108,7 @@ def open_side(variant: Variant, grid: Sequence[tuple[str, ...]]) -> Side:
         name=config.name,
         kind=setup.model.kind,
         trials=tuple(trials),
-        protocol=_checked_metric(config, setup.val),
+        protocol=checked_protocol(config, setup.val),
         inputs={split: setup.inputs[split] for split in datasets},
         queries=queries,
     )

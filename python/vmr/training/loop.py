@@ -21,7 +21,6 @@ from vmr.files import write_text
 from vmr.models.base import MomentModel
 from vmr.models.stored import About, load_tensors, read_tensors
 from vmr.progress import Progress, silent
-from vmr.settings import nearest
 from vmr.training.batches import EpochBatches
 from vmr.training.config import Config, TrainingConfig
 from vmr.training.distributed import on_main, process_group, rank_and_world, summed
@@ -30,7 +29,7 @@ from vmr.training.environment import deterministic, interruptible, pick_device
 from vmr.training.prediction import predict
 from vmr.training.results import Results, Status, Watch, unwatched
 from vmr.training.run_folder import RESULTS, Best, RunFolder, State
-from vmr.training.setup import Setup, beyond_features, loader, set_up
+from vmr.training.setup import Setup, beyond_features, checked_protocol, loader, set_up
 
 _SECONDS_BETWEEN_LOOKS = 1.0
 _SECONDS_BETWEEN_PICTURES = 30.0
@@ -101,7 +100,7 @@ class _Run:
         self._summed = 0
         self._loss = math.nan
         self._value: float | None = None
-        self._protocol = _checked_metric(config, setup.val)
+        self._protocol = checked_protocol(config, setup.val)
 
     def go(self) -> Results:
         """Trains where training is not over yet, and tests."""
@@ -401,31 +400,6 @@ class _Clock:
             self._drawn = time.monotonic()
             return True
         return False
-
-
-def _checked_metric(config: Config, val: MomentDataset) -> str:
-    """The protocol of the validation queries.
-
-    Raises:
-        InputError: They have no ground truth, or the protocol lacks the metric that is to choose.
-    """
-    # What any model could answer shows which numbers there will be.
-    answers = [
-        Prediction(
-            qid=query.qid,
-            pred_relevant_windows=[(0.0, query.duration, 1.0)],
-            pred_saliency_scores=[0.0] * len(query.saliency.dense()) if query.saliency else None,
-        )
-        for query in val.queries
-    ]
-    found = evaluate(answers, val.queries, protocol=config.evaluation.protocol)
-    metric = config.evaluation.metric
-    if found.brief.get(metric) is None:
-        raise InputError(
-            f"evaluation.metric: expected a headline number of the protocol {found.protocol}, one of "
-            f"{', '.join(found.brief)}; got {metric!r}{nearest(metric, found.brief)}"
-        )
-    return found.protocol
 
 
 def _is_finite(model: torch.nn.Module) -> bool:

@@ -14,9 +14,11 @@ from vmr.data.annotations import Queries, read_queries
 from vmr.data.dataset import Batch, Item, MomentDataset, collate
 from vmr.data.packs import FeaturePack, load_pack
 from vmr.errors import InputError
+from vmr.evaluation.predictions import Prediction
+from vmr.evaluation.scoring import evaluate
 from vmr.models.base import ModelConfig, MomentModel
 from vmr.models.registry import model_type
-from vmr.settings import convert
+from vmr.settings import convert, nearest
 from vmr.training.batches import EpochBatches
 from vmr.training.config import Config, DataConfig
 from vmr.training.run_folder import file_hash
@@ -87,6 +89,31 @@ def set_up(config: Config) -> Setup:
         inputs=inputs,
         sources=sources,
     )
+
+
+def checked_protocol(config: Config, val: MomentDataset) -> str:
+    """The protocol of the validation queries.
+
+    Raises:
+        InputError: They have no ground truth, or the protocol lacks the metric that is to choose.
+    """
+    # What any model could answer shows which numbers there will be.
+    answers = [
+        Prediction(
+            qid=query.qid,
+            pred_relevant_windows=[(0.0, query.duration, 1.0)],
+            pred_saliency_scores=[0.0] * len(query.saliency.dense()) if query.saliency else None,
+        )
+        for query in val.queries
+    ]
+    found = evaluate(answers, val.queries, protocol=config.evaluation.protocol)
+    metric = config.evaluation.metric
+    if found.brief.get(metric) is None:
+        raise InputError(
+            f"evaluation.metric: expected a headline number of the protocol {found.protocol}, one of "
+            f"{', '.join(found.brief)}; got {metric!r}{nearest(metric, found.brief)}"
+        )
+    return found.protocol
 
 
 def loader(
