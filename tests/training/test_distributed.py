@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -36,13 +37,51 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_config(write_corpus(tmp_path_factory.mktemp("corpus")))
 
 
-def torchrun(config: str, out: Path, *settings: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-         "-m", "vmr", "train", config, *SETTINGS, *settings, "--out", str(out), "--device", "cpu"],
-        capture_output=True, text=True, check=False, timeout=300,
+def command(config: str, out: Path, *settings: str) -> list[str]:
+    return [
+        "-m",
+        "vmr",
+        "train",
+        config,
+        *SETTINGS,
+        *settings,
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+    ]
+
+
+def started(launch: list[str], work: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", *launch, *work],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
+
+
+def torchrun(config: str, out: Path, *settings: str) -> tuple[int, str, str]:
+    """Two processes on one host: exit code, stdout, stderr."""
+    launch = ["--standalone", "--nproc-per-node", "2"]
+    run = started(launch, command(config, out, *settings))
+    output, errors = run.communicate(timeout=300)
+    return run.returncode, output, errors
+
+
+def on_two_hosts(config: str, outs: tuple[Path, Path], *settings: str) -> tuple[int, str, str]:
+    """One process on each of two hosts that share no folder: exit code, stdout, stderr."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launch = ["--nnodes", "2", "--nproc-per-node", "1", "--master-addr", "127.0.0.1",
+              "--master-port", str(port), "--node-rank"]  # fmt: skip
+    hosts = [
+        started([*launch, str(rank)], command(config, out, *settings))
+        for rank, out in enumerate(outs)
+    ]
+    found = [host.communicate(timeout=300) for host in hosts]
+    output, errors = ("".join(parts) for parts in zip(*found, strict=True))
+    return max(host.returncode for host in hosts), output, errors
 
 
 def lines(out: Path) -> list[dict[str, Any]]:
@@ -53,8 +92,13 @@ def lines(out: Path) -> list[dict[str, Any]]:
 def test_two_processes_are_one(config: str, tmp_path: Path, accumulate: int) -> None:
     # A loss that spans the batch cannot be cut into parts that come one after the other.
     parts = [] if accumulate == 1 else ["training.accumulate=2", "model.batch_contrastive=0"]
-    together = torchrun(config, tmp_path / "two", *parts)
-    assert together.returncode == 0, together.stderr
+    if accumulate == 1:
+        code, output, errors = torchrun(config, tmp_path / "two")
+    else:
+        hosts = tmp_path / "two", tmp_path / "elsewhere"
+        code, output, errors = on_two_hosts(config, hosts, *parts)
+        assert not hosts[1].exists()
+    assert code == 0, errors
     one = train(load_config(config, [*SETTINGS, *parts]), tmp_path / "one", device="cpu")
     two = json.loads((tmp_path / "two" / "results.json").read_text())
     assert two["processes"] == 2
@@ -76,8 +120,8 @@ def test_two_processes_are_one(config: str, tmp_path: Path, accumulate: int) -> 
     truth = vmr.read_queries(Path(load_config(config).data.root or "") / "val.jsonl")
     assert [record.qid for record in predictions] == [query.qid for query in truth]
     # Only one of them speaks.
-    assert together.stdout.count("tiny, val") == 1
-    assert together.stderr.count("steps in") == 1
+    assert output.count("tiny, val") == 1
+    assert errors.count("steps in") == 1
 
 
 def test_a_run_goes_on_with_another_number_of_processes(config: str, tmp_path: Path) -> None:
@@ -90,8 +134,8 @@ def test_a_run_goes_on_with_another_number_of_processes(config: str, tmp_path: P
     out = tmp_path / "both"
     with pytest.raises(KeyboardInterrupt):
         train(load_config(config, SETTINGS), out, device="cpu", watch=stop)
-    found = torchrun(config, out)
-    assert found.returncode == 0, found.stderr
+    code, _, errors = torchrun(config, out)
+    assert code == 0, errors
     first, second = (load_file(folder / "last.safetensors") for folder in (tmp_path / "one", out))
     for name, value in first.items():
         if name.startswith("model."):
@@ -100,7 +144,7 @@ def test_a_run_goes_on_with_another_number_of_processes(config: str, tmp_path: P
 
 def test_an_error_ends_all_processes(config: str, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    found = torchrun(config, tmp_path)
-    assert found.returncode != 0
-    assert "is not empty and holds no run" in found.stderr
-    assert f"exitcode  : {InputError.exit_code}" in found.stderr
+    code, _, errors = torchrun(config, tmp_path)
+    assert code != 0
+    assert "is not empty and holds no run" in errors
+    assert f"exitcode  : {InputError.exit_code}" in errors

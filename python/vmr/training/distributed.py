@@ -32,6 +32,8 @@ def process_group(device: torch.device) -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield
         return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # where NCCL puts what it passes on
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield
