@@ -55,7 +55,7 @@ def convert(value: Any, kind: type[T], where: str, inside: str = "") -> T:
         # Not strict: YAML takes 1e-4 for text, and a number it shall be.
         return msgspec.convert(value, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise InputError(f"{where}: {_said(str(error), kind, inside)}") from None
+        raise InputError(f"{where}: {_said(str(error), kind, value, inside)}") from None
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -102,20 +102,34 @@ def merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     return both
 
 
-def _said(error: str, kind: Any, inside: str) -> str:
-    """msgspec's message, with the key's full name in front and the nearest right one."""
+def _said(error: str, kind: Any, value: Any, inside: str) -> str:
+    """msgspec's message, with the key's full name in front, its value, and the nearest right key."""
     said, _, path = error.partition(" - at `$")
     # msgspec does not say which key of a mapping it was.
     path = re.sub(r"\[(\d+)\]", r".\1", path.rstrip("`").replace("[...]", ".*"))
     names = [name for name in path.split(".") if name]
     place = ".".join(filter(None, [inside, *names]))
     if match := re.search(r"unknown field `(.+?)`", said):
-        known = _fields(kind, names)
         full = ".".join(filter(None, [place, match[1]]))
-        hint = nearest(match[1], known) or (f"; known here: {', '.join(known)}" if known else "")
-        return f"unknown key {full}{hint}"
+        return f"unknown key {full}{_hint(kind, names, match[1], inside)}"
     said = f"{said[:1].lower()}{said[1:]}"
-    return f"{place}: {said}" if place else said
+    for name in names:
+        value = value.get(name) if isinstance(value, dict) else None
+    came = f" ({value!r})" if isinstance(value, str | int | float) else ""
+    return f"{place}: {said}{came}" if place else said
+
+
+def _hint(kind: Any, names: Sequence[str], name: str, inside: str) -> str:
+    """The key that was meant: one beside it that is spelled alike, or one of the same name elsewhere."""
+    here = _fields(kind, names)
+    near = difflib.get_close_matches(name, here, n=1, cutoff=0.6)
+    if near:
+        found = [".".join([*names, near[0]])]
+    else:
+        found = [path for path in _paths(kind) if path.rpartition(".")[2] == name]
+    if found:
+        return f"; did you mean {'.'.join(filter(None, [inside, found[0]]))!r}?"
+    return f"; known here: {', '.join(here)}" if here else ""
 
 
 def _fields(kind: Any, names: Sequence[str]) -> list[str]:
@@ -123,18 +137,33 @@ def _fields(kind: Any, names: Sequence[str]) -> list[str]:
     options = _options(msgspec.inspect.type_info(kind))
     for name in names:
         if name == "*" or name.isdigit():
-            inner = [
-                getattr(option, "value_type", getattr(option, "item_type", None))
-                for option in options
-            ]
+            options = [inner for option in options for inner in _elements(option)]
         else:
-            inner = [_struct_fields(options).get(name)]
-        options = [option for kind in filter(None, inner) for option in _options(kind)]
+            inner = _struct_fields(options).get(name)
+            options = _options(inner) if inner is not None else ()
     return list(_struct_fields(options))
+
+
+def _paths(kind: Any) -> list[str]:
+    """All keys that the type knows, with their full names, but for those inside lists and mappings."""
+    found = []
+
+    def walk(options: Sequence[Any], above: str) -> None:
+        for name, inner in _struct_fields(options).items():
+            found.append(above + name)
+            walk(_options(inner), f"{above}{name}.")
+
+    walk(_options(msgspec.inspect.type_info(kind)), "")
+    return found
 
 
 def _options(kind: msgspec.inspect.Type) -> Sequence[Any]:
     return kind.types if isinstance(kind, msgspec.inspect.UnionType) else (kind,)
+
+
+def _elements(kind: Any) -> Sequence[Any]:
+    inner = getattr(kind, "value_type", getattr(kind, "item_type", None))
+    return _options(inner) if inner is not None else ()
 
 
 def _struct_fields(options: Sequence[Any]) -> dict[str, msgspec.inspect.Type]:

@@ -279,7 +279,7 @@ def change(old: str, new: str) -> Callable[[str], str]:
     ("edit", "message"),
     [
         (change("max_rows", "max_row"), "unknown key max_row; did you mean 'max_rows'"),
-        (change("dim: 12", "dims: 12"), r"unknown key sources\.\*\.dims; did you mean 'dim'"),
+        (change("dim: 12", "dims: 12"), r"sources\.\*\.dims; did you mean 'sources\.\*\.dim'"),
         (change("dim: 12", "dim: wide"), r"sources\.\*\.dim: expected `int \| null`, got `str`"),
         (change("dim: 12", "normalise: l1"), r"sources\.\*\.normalise: invalid enum value 'l1'"),
         (change("[slowfast, clip", "[slowfast, clap"), "names 'clap'; did you mean 'clip'"),

@@ -54,13 +54,14 @@ def test_a_base_is_changed_key_by_key(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("training.epoch=3", "unknown key training.epoch; did you mean 'epochs'?"),
+        ("training.epoch=3", "unknown key training.epoch; did you mean 'training.epochs'?"),
         ("training.optimiser.learning=3", "unknown key training.optimiser.learning"),
         ("trainning.seed=3", "unknown key trainning; did you mean 'training'?"),
-        ("training.epochs=many", "training.epochs: expected `int`, got `str`"),
+        ("training.epochs=many", r"training.epochs: expected `int`, got `str` \('many'\)"),
+        ("training.lr=1", "unknown key training.lr; did you mean 'training.optimiser.lr'?"),
         ("training.schedule.kind=cosin", "training.schedule.kind: invalid enum value 'cosin'"),
         ("training.optimiser.groups=[{match: x, rl: 1}]",
-         r"unknown key training.optimiser.groups.0.rl; did you mean 'lr'"),
+         r"unknown key training.optimiser.groups.0.rl; known here: match, lr"),
         ("training.accumulate=9", "training.accumulate: expected 1 to 8, got 9"),
         ("training.epochs=-1", "training.epochs: expected 0 to"),
         ("training.ema=1.5", "training.ema: expected 0 to 1, got 1.5"),
@@ -72,8 +73,20 @@ def test_a_base_is_changed_key_by_key(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said(tmp_path: Path, argument: str, message: str) -> None:
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as told:
         load_config(write_config(tmp_path), [argument])
+    # The file is right, and the message says what was given beside it.
+    assert argument in str(told.value)
+
+
+def test_other_data_takes_nothing_of_the_base(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text(
+        "base: moment-detr-qvhighlights\nname: own\ndata: {train: a.jsonl, val: b.jsonl, root: c}\n"
+    )
+    config = load_config(str(own))
+    assert (config.data.pack, config.data.test, config.paper) == (None, None, None)
+    assert config.training == load_config("moment-detr-qvhighlights").training
 
 
 def test_an_unknown_config_names_the_nearest() -> None:

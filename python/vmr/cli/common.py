@@ -39,6 +39,9 @@ def say(text: str) -> None:
 
 def typed_command() -> str:
     """What the user typed, as a shell takes it again."""
-    count = os.environ.get("LOCAL_WORLD_SIZE", "1")
-    start = "vmr" if count == "1" else f"torchrun --nproc-per-node {count} -m vmr"
+    start = "vmr"
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        hosts, each = os.environ.get("GROUP_WORLD_SIZE", "1"), os.environ["LOCAL_WORLD_SIZE"]
+        nodes = "" if hosts == "1" else f"--nnodes {hosts} "
+        start = f"torchrun {nodes}--nproc-per-node {each} -m vmr"
     return f"{start} {shlex.join(sys.argv[1:])}"

@@ -207,8 +207,13 @@ class MomentDataset(Dataset[Item]):
         return torch.from_numpy(scores)
 
 
-def collate(items: Sequence[Item]) -> Batch:
+def collate(items: Sequence[Item], *, rows: int = 0, tokens: int = 0) -> Batch:
     """Pads items to a batch (see :class:`Batch`).
+
+    Args:
+        items: At least one.
+        rows: T is at least this, so that batches may be of one shape.
+        tokens: L likewise, where there is text.
 
     Raises:
         InputError: There is no item, or some have text and others none.
@@ -223,16 +228,16 @@ def collate(items: Sequence[Item]) -> Batch:
     ]
     return Batch(
         queries=tuple(item.query for item in items),
-        video=pad_sequence(videos, batch_first=True),
+        video=_padded(videos, rows),
         video_lengths=torch.tensor([len(video) for video in videos]),
         row_seconds=torch.tensor([item.row_seconds for item in items], dtype=torch.float32),
         durations=torch.tensor([item.query.duration for item in items], dtype=torch.float32),
-        text=pad_sequence(_all(texts), batch_first=True) if texts[0] is not None else None,
+        text=_padded(_all(texts), tokens) if texts[0] is not None else None,
         text_lengths=torch.tensor([0 if text is None else len(text) for text in texts]),
         pooled=torch.stack(_all(pooled)) if pooled[0] is not None else None,
         windows=pad_sequence([item.windows for item in items], batch_first=True),
         window_counts=torch.tensor([len(item.windows) for item in items]),
-        saliency=pad_sequence(saliency, batch_first=True),
+        saliency=_padded(saliency, rows),
         has_saliency=torch.tensor([item.saliency is not None for item in items]),
     )
 
@@ -250,6 +255,15 @@ def _check_arguments(queries: object, pack: object) -> None:
         raise InputError(
             f"MomentDataset: expected a feature pack, got {got:.200}; vmr.load_pack opens one"
         )
+
+
+def _padded(tensors: Sequence[Tensor], least: int) -> Tensor:
+    """[B, N, ...] with N of the longest tensor, or ``least``."""
+    padded = pad_sequence(list(tensors), batch_first=True)
+    short = least - padded.shape[1]
+    if short <= 0:
+        return padded
+    return torch.cat([padded, padded.new_zeros(len(padded), short, *padded.shape[2:])], dim=1)
 
 
 def _all(tensors: Sequence[Tensor | None]) -> list[Tensor]:

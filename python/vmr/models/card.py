@@ -37,16 +37,14 @@ def model_card(model: MomentModel) -> str:
             "",
             "## Data",
             "",
-            f"Features: {about.pack.about or 'see `pack` in config.json'}.",
+            f"Features: {about.pack.about or 'see `about.pack` in config.json'}.",
         ]
         lines += [f"- {split}: {said}" for split, said in about.data.items()]
         lines += ["", "## Metrics", ""]
         lines += [f"Protocol {about.protocol}.", ""] if about.protocol else []
         for split, metrics in about.metrics.items():
             lines += [f"| {split} | |", "|---|---|"]
-            lines += [
-                f"| {key} | {'' if value is None else value} |" for key, value in metrics.items()
-            ]
+            lines += [f"| {key} | {value} |" for key, value in metrics.items() if value is not None]
             lines += [""]
         lines += [
             "## Command",

@@ -5,7 +5,15 @@ from __future__ import annotations
 from vmr.training.batches import EpochBatches
 from vmr.training.comparison import compare
 from vmr.training.comparison_report import Comparison, comparison_table
-from vmr.training.config import Config, list_configs, load_config
+from vmr.training.config import (
+    Config,
+    Group,
+    OptimiserConfig,
+    ScheduleConfig,
+    TrainingConfig,
+    list_configs,
+    load_config,
+)
 from vmr.training.distributed import on_main, process_group, rank_and_world, summed
 from vmr.training.engine import Engine, Step, autocast, in_float, seed_step
 from vmr.training.loop import train
@@ -20,12 +28,16 @@ __all__ = [
     "Config",
     "Engine",
     "EpochBatches",
+    "Group",
+    "OptimiserConfig",
     "Results",
     "RunFolder",
+    "ScheduleConfig",
     "Setup",
     "State",
     "Status",
     "Step",
+    "TrainingConfig",
     "Watch",
     "autocast",
     "build_optimiser",

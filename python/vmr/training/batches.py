@@ -11,10 +11,11 @@ from vmr.errors import InputError
 
 
 class EpochBatches(Sampler[list[int]]):
-    """The batches of a whole run, or of its rest; for a DataLoader's ``batch_sampler``.
+    """The batches of a run from step ``start`` on; for a DataLoader's ``batch_sampler``.
 
     An epoch has ceil(count / batch_size) batches whose sizes differ by one at most, so that no batch is
-    tiny and no query is left out. Every process takes its share of each batch and cuts it into parts.
+    tiny and no query is left out. Every process takes its share of each batch and cuts it into
+    ``accumulate`` parts, which come one after the other.
 
     Args:
         count: Queries.
@@ -28,7 +29,7 @@ class EpochBatches(Sampler[list[int]]):
 
     Attributes:
         per_epoch: Steps of an epoch.
-        steps: Of the run.
+        steps: Of the run; ``len`` counts the parts that are left.
 
     Raises:
         InputError: A batch has fewer queries than there are parts.
@@ -53,7 +54,7 @@ class EpochBatches(Sampler[list[int]]):
         smallest = count // self.per_epoch
         if smallest < world * accumulate:
             raise InputError(
-                f"training.batch_size: {count} queries in batches of {batch_size} make batches of "
+                f"batch size: {count} queries in batches of {batch_size} make batches of "
                 f"{smallest}, too few for {world} processes with {accumulate} parts each; take a "
                 "larger batch, fewer processes or fewer parts"
             )

@@ -25,8 +25,8 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class DataConfig(_Part, frozen=True, kw_only=True):
     """What is read.
 
-    In ``train``, ``val`` and ``test``, "{root}" and "{annotations}" stand for these two folders; paths
-    go from the current folder.
+    In ``train``, ``val`` and ``test``, "{root}" and "{annotations}" stand for these two folders. Paths
+    are relative to the folder that the run is started in, wherever the YAML lies.
 
     Attributes:
         root: Folder of the features.
@@ -56,8 +56,8 @@ class Group(_Part, frozen=True, kw_only=True):
 
     Attributes:
         match: Pattern of their names, such as "*.bias" or "text_encoder.*".
-        lr: Of them; None for the optimiser's.
-        weight_decay: Of them; None for the optimiser's.
+        lr: Their learning rate; None takes the optimiser's.
+        weight_decay: Their weight decay; None takes the optimiser's.
     """
 
     match: str
@@ -71,9 +71,9 @@ class OptimiserConfig(_Part, frozen=True, kw_only=True):
     Attributes:
         kind: "adamw" decays weights apart from the gradient, "adam" within it.
         lr: Learning rate at the top of the schedule.
-        weight_decay: Of all parameters that no group says otherwise for.
-        betas: Of the running means.
-        eps: In the denominator.
+        weight_decay: Of all parameters but those of a group with its own.
+        betas: Decay of Adam's two running means.
+        eps: Adam's term in the denominator.
         groups: The first that matches a parameter counts.
     """
 
@@ -90,7 +90,8 @@ class ScheduleConfig(_Part, frozen=True, kw_only=True):
 
     Attributes:
         kind: After the warm-up: "constant", "linear" to ``final``, or "cosine" to it.
-        warmup: Steps over which it rises linearly from 0; below 1, a share of all steps.
+        warmup: Steps over which it rises linearly, from 1 / (warmup + 1) of the top; below 1, a share of
+            all steps.
         final: What it ends at, as a share of the top.
     """
 
@@ -121,12 +122,12 @@ class TrainingConfig(_Part, frozen=True, kw_only=True):
         clip: Largest norm of the gradient; None leaves it.
         ema: Decay of the running mean of the weights that is evaluated and kept; None for none.
         precision: "fp32", or autocast to "bf16" or "fp16" (with loss scaling).
-        compile: Whether torch.compile compiles the model.
+        compile: Whether torch.compile compiles the model for training, which pads all batches alike.
         early_stopping: When to end early; None for never.
-        seed: Of the weights, of the order of the queries, and of every step.
+        seed: Of new weights, of the order of the queries, and of what each step draws.
         deterministic: Refuses operations that are not reproducible on a GPU; the CPU's are.
-        checkpoint_minutes: At most this long passes between checkpoints; there is one after each
-            evaluation too.
+        checkpoint_minutes: At most this long passes between checkpoints; there is one after each epoch
+            too.
         log_every: Steps between two lines of metrics.jsonl.
     """
 
@@ -211,7 +212,8 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> Config:
     """A config from a YAML file, or a ready one by its name (:func:`list_configs`).
 
     A YAML may begin with ``base: NAME`` (a ready config, or another file beside it) and say only what
-    differs; a ``model`` that names its kind takes nothing of the base's.
+    differs. A ``model`` that names its kind takes nothing of the base's. Nor does a ``data`` that names
+    its ``train``; the base's ``paper`` goes with it.
 
     Args:
         name_or_path: The file or the name.
@@ -222,7 +224,11 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> Config:
             type or out of its range; or it was written for a newer vmr.
     """
     raw, where = _raw(name_or_path, [])
-    override(raw, overrides)
+    if overrides:
+        # What is wrong in the file is told as the file's.
+        convert(raw, Config, where)
+        override(raw, overrides)
+        where = f"{where} with {' '.join(overrides)}"
     version = raw.get("version", VERSION)
     if isinstance(version, int) and version > VERSION:
         raise InputError(
@@ -255,10 +261,18 @@ def _raw(name_or_path: str, seen: list[str]) -> tuple[dict[str, Any], str]:
         raise InputError(f"{where}: base: expected the name of another config, got {base!r}")
     beside = path.parent / base
     below, _ = _raw(str(beside) if beside.is_file() else base, [*seen, base])
-    model = raw.get("model")
-    if isinstance(model, dict) and "kind" in model:
+    if "kind" in _section(raw, "model"):
         below.pop("model", None)  # another model has other hyper-parameters
+    if "train" in _section(raw, "data"):
+        # Other data has other features and splits, and no paper's numbers.
+        below.pop("data", None)
+        below.pop("paper", None)
     return merged(below, raw), where
+
+
+def _section(raw: dict[str, Any], name: str) -> dict[str, Any]:
+    found = raw.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 @functools.cache

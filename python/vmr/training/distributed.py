@@ -14,8 +14,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from vmr.errors import VmrError
-
 T = TypeVar("T")
 
 
@@ -42,10 +40,10 @@ def process_group(device: torch.device) -> Iterator[None]:
 
 
 def on_main(work: Callable[[], T]) -> T:
-    """What the first process's ``work()`` returns, in all processes; its error too.
+    """What the first process's ``work()`` returns, in all processes, which must all call this.
 
     Raises:
-        VmrError: What ``work`` raised.
+        Exception: What ``work`` raised, in all processes.
     """
     rank, world = rank_and_world()
     if world == 1:
@@ -54,7 +52,7 @@ def on_main(work: Callable[[], T]) -> T:
     if rank == 0:
         try:
             answer[0] = work()
-        except VmrError as error:
+        except Exception as error:
             answer[1] = error
     dist.broadcast_object_list(answer, src=0)
     if answer[1] is not None:
@@ -64,7 +62,7 @@ def on_main(work: Callable[[], T]) -> T:
 
 
 def summed(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Scalars summed over all processes."""
+    """Scalars summed over all processes, which must all call this with the same names."""
     if rank_and_world()[1] == 1 or not values:
         return dict(values)
     together = torch.stack([value.detach().double() for value in values.values()])

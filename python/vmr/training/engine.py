@@ -27,11 +27,11 @@ _PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What a step did; this process's part of it, to be summed over processes.
+    """What a step did.
 
     Attributes:
-        loss: Scalar tensor.
-        terms: Scalar tensors by name.
+        loss: Scalar tensor; this process's part of it, to be summed over processes.
+        terms: Scalar tensors by name; likewise.
         rate: The learning rate.
         norm: Of the gradient before clipping, a scalar tensor; None where it is not clipped.
         stopping: Whether any process asked to stop.
@@ -61,6 +61,7 @@ class Engine:
         model: The model itself, on its device.
         optimiser: Its optimiser.
         averaged: The running mean of its weights; None without one.
+        scaler: Of the loss; it does nothing but for "fp16".
 
     Raises:
         InputError: A group of parameters matches none.
@@ -83,7 +84,8 @@ class Engine:
             average: Any = get_ema_multi_avg_fn(config.ema)  # type: ignore[no-untyped-call]
             self.averaged = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
         if config.compile:
-            model.compile(dynamic=True)
+            # torch's compiler does not manage varying shapes here: the loader pads all batches alike.
+            model.compile(dynamic=False)
         self._wrapped: nn.Module = model
         if self._world > 1:
             self._wrapped = DistributedDataParallel(model, gradient_as_bucket_view=True)
@@ -92,17 +94,17 @@ class Engine:
 
     @property
     def evaluated(self) -> MomentModel:
-        """The weights that are evaluated and kept: the running mean, where there is one."""
+        """The model that is evaluated and kept: the running mean, where there is one."""
         if self.averaged is None:
             return self.model
         return cast("MomentModel", self.averaged.module)
 
     def step(self, number: int, parts: Sequence[Batch], stop: bool = False) -> Step:
-        """One step over this process's parts of a batch.
+        """One step over this process's parts of a batch; all processes must call it.
 
         Args:
             number: Of the step, from 0.
-            parts: The parts, whose gradients are accumulated.
+            parts: The parts, whose gradients are accumulated; as many in each process.
             stop: Whether this process asks all to stop.
         """
         seed_step(self.config.seed, number, self._rank, self.device)
@@ -184,7 +186,7 @@ class Engine:
         return found
 
     def load(self, tensors: Mapping[str, Tensor], scale: Mapping[str, Any]) -> None:
-        """Puts back what :meth:`tensors` and the scaler's ``state_dict`` gave."""
+        """Puts back what :meth:`tensors` gave, and ``scale``, the state of :attr:`scaler`."""
         load_tensors(self.model, _below("model.", tensors), "checkpoint")
         if self.averaged is not None:
             self.averaged.load_state_dict(_below("averaged.", tensors))

@@ -15,13 +15,17 @@ from vmr.errors import InputError
 
 
 def pick_device(device: torch.device | str | None = None) -> torch.device:
-    """The device by name; for None a GPU, this process's own under torchrun, or else the CPU.
+    """The device by name; for None a GPU or else the CPU.
+
+    Under torchrun "cuda" is this process's own GPU.
 
     Raises:
         InputError: There is no such device.
     """
     if device is None:
-        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if str(device) == "cuda":
+        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
     try:
         place = torch.device(device)
         torch.empty(0, device=place)

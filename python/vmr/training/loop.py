@@ -152,9 +152,7 @@ class _Run:
     def _steps(self, engine: Engine) -> None:
         training = self.config.training
         batches = self._batches(self._state.step)
-        data = iter(
-            loader(self.setup.train, batches, self.config.data.workers, self.device.type == "cuda")
-        )
+        data = iter(loader(self.setup.train, batches, self.config, self.device))
         beyond = 0
         with interruptible() as interrupted:
             for number in range(self._state.step, batches.steps):
@@ -223,7 +221,7 @@ class _Run:
         advice += ", training.precision=fp32" if training.precision != "fp32" else ""
         raise TrainingError(
             f"training: the loss or a weight is no number any more after steps {first} to "
-            f"{self._state.step} ({what}); the checkpoints before that are whole. The same command "
+            f"{self._state.step} ({what}); checkpoints from before that are whole. The same command "
             f"would do the same again: try {advice} with another --out"
         )
 

@@ -71,7 +71,7 @@ def rate_factor(config: ScheduleConfig, step: int, steps: int) -> float:
     Args:
         config: The schedule.
         step: From 0.
-        steps: Of the whole run.
+        steps: Of the whole run; ``final`` would be reached at the step after the last.
     """
     warmup = config.warmup if config.warmup >= 1 else round(config.warmup * steps)
     if step < warmup:
@@ -84,7 +84,7 @@ def rate_factor(config: ScheduleConfig, step: int, steps: int) -> float:
 
 
 def set_rate(optimiser: torch.optim.Optimizer, factor: float) -> float:
-    """Sets the learning rate of every group to ``factor`` times what it was built with.
+    """Sets the learning rate of every group to ``factor`` times what it was at the first call.
 
     Returns:
         That of the first group.

@@ -30,12 +30,12 @@ def predict(
     Where a process group runs, every process answers its share, none twice, and all get the whole.
 
     Args:
-        model: In evaluation mode for the time of the call.
+        model: Its mode is set to evaluation for the time of the call.
         dataset: The queries and their features.
         batch_size: Queries at once.
         workers: Processes that read features.
         precision: "fp32", "bf16" or "fp16".
-        device: Where the model is.
+        device: Where the model is already.
         progress: Told how far this process is.
     """
     device = torch.device(device)
@@ -52,7 +52,8 @@ def predict(
         for batch in batches:
             batch = batch.to(device)
             with autocast(device, precision):
-                outputs = model(**model.inputs(batch))
+                # Not by calling the model: what training compiled is for its shapes.
+                outputs = model.forward(**model.inputs(batch))
             found += model.decode(in_float(outputs), batch)
             progress("predicting", len(found), len(share))
     finally:

@@ -48,7 +48,7 @@ def profile(
     )  # fmt: skip
     watch = Stopwatch()
     engine = Engine(setup.model, training, batches.steps, place, watch)
-    data = iter(loader(setup.train, batches, config.data.workers, place.type == "cuda"))
+    data = iter(loader(setup.train, batches, config, place))
     queries = 0
     total = Stopwatch()
     for number in range(_WARM_UP + steps):

@@ -24,7 +24,7 @@ class Status:
         epochs: Of the run.
         step: Steps done.
         steps: Of the run.
-        loss: Mean over the latest steps.
+        loss: Mean over the latest steps, as this process sees it.
         rate: The learning rate.
         steps_per_second: Since this start, evaluations left out.
         queries_per_second: Likewise, over all processes.

@@ -93,6 +93,7 @@ class RunFolder:
         command: That starts it.
 
     Attributes:
+        path: The folder.
         resumed: Whether the run was begun before.
 
     Raises:

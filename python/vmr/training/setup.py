@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -91,6 +92,18 @@ def set_up(config: Config) -> Setup:
     )
 
 
+def _most(dataset: MomentDataset) -> tuple[int, int]:
+    """The most rows and tokens of the data set; all are read where the pack sets no bound."""
+    spec = dataset.pack.spec
+    source = spec.text if spec.text is not None else spec.glove
+    tokens = source.max_rows if source is not None else 0
+    if spec.max_rows is not None and tokens is not None:
+        return spec.max_rows, tokens
+    found = (dataset[place] for place in range(len(dataset)))
+    counts = [(len(item.video), 0 if item.text is None else len(item.text)) for item in found]
+    return max(count[0] for count in counts), max(count[1] for count in counts)
+
+
 def checked_protocol(config: Config, val: MomentDataset) -> str:
     """The protocol of the validation queries.
 
@@ -117,15 +130,19 @@ def checked_protocol(config: Config, val: MomentDataset) -> str:
 
 
 def loader(
-    dataset: MomentDataset, batches: EpochBatches, workers: int, pin: bool
+    dataset: MomentDataset, batches: EpochBatches, config: Config, device: torch.device
 ) -> DataLoader[Item]:
-    """Batches of a data set in the order that a sampler gives, read ahead by ``workers`` processes."""
+    """Batches of a data set in the order that a sampler gives, for a config and a device.
+
+    A model that is compiled gets batches of one shape.
+    """
+    rows, tokens = _most(dataset) if config.training.compile else (0, 0)
     return DataLoader(
         dataset,
         batch_sampler=batches,
-        collate_fn=collate,
-        num_workers=workers,
-        pin_memory=pin,
+        collate_fn=partial(collate, rows=rows, tokens=tokens),
+        num_workers=config.data.workers,
+        pin_memory=device.type == "cuda",
         # Workers draw nothing; a generator of its own leaves the global one alone.
         generator=torch.Generator(),
     )
