@@ -21,7 +21,7 @@ from tests.models import detr_case
 from vmr.data.pack_spec import Pack, Source
 from vmr.errors import InputError
 from vmr.models.base import MomentModel
-from vmr.models.moment_detr import MomentDETR
+from vmr.models.moment_detr import MomentDETR, MomentDETRConfig
 from vmr.models.registry import list_models, model_type
 from vmr.models.stored import CARD, CONFIG, WEIGHTS, About
 from vmr.models.window_prior import WindowPrior, WindowPriorConfig
@@ -78,6 +78,25 @@ def test_a_model_comes_back_as_it_was(
     inputs = model.inputs(detr_case.batch())
     for one, other in zip(loaded(**inputs), model(**inputs), strict=True):
         assert other is one or torch.equal(one, other)
+
+
+def test_a_model_of_ones_own_is_loaded_by_its_class(kept: Path) -> None:
+    class OwnConfig(MomentDETRConfig, frozen=True, kw_only=True, tag="own"):
+        pass
+
+    class Own(MomentDETR):
+        kind = "own"
+        config_type = OwnConfig
+
+    made = Own(OwnConfig(**msgspec.structs.asdict(detr_case.CONFIG)))
+    made.save_pretrained(kept)
+    loaded = Own.from_pretrained(kept)
+    assert type(loaded) is Own
+    assert all(
+        torch.equal(a, b) for a, b in zip(loaded.parameters(), made.parameters(), strict=True)
+    )
+    with pytest.raises(InputError, match="expected the kind of a model"):
+        MomentModel.from_pretrained(kept)
 
 
 def test_a_result_folder_gives_its_best(model: MomentDETR, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ class TrainingProgress:
         if self._live is not None:
             self._live.update(text)
             if evaluated:
-                self._live.console.print(text)
+                self._live.console.print(text, highlight=False, soft_wrap=True)
         elif evaluated or self._is_time():
             print(text, file=sys.stderr, flush=True)
 

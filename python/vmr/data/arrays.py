@@ -7,8 +7,10 @@ a bound agree.
 
 from __future__ import annotations
 
+import functools
 import io
 import math
+import mmap
 import os
 import stat
 import zipfile
@@ -88,7 +90,7 @@ def open_array(path: str | os.PathLike[str], key: str | None = None) -> StoredAr
                 if magic.startswith(b"\x93NUMPY"):
                     return _open_npy(file, path, str(path), 0, os.fstat(file.fileno()).st_size)
                 if magic.startswith(b"PK"):
-                    return _open_npz(path, key)
+                    return _open_npz(file, path, key)
         except FileNotFoundError:
             raise InputError(f"{path}: there is no such file") from None
         except IsADirectoryError:
@@ -157,10 +159,11 @@ def _open_npy(
     def load(rows: int | None) -> Array:
         if count == 0:
             return np.zeros(shape, dtype)
-        mapped = np.memmap(path, np.uint8, "r", offset=begin, shape=(end - begin,))
-        if crc is not None and zlib.crc32(mapped.data) != crc:
+        with path.open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), end, access=mmap.ACCESS_READ)
+        if crc is not None and zlib.crc32(memoryview(mapped)[begin:]) != crc:
             raise InputError(f"{where}: is damaged: its checksum is not the one that the zip says")
-        array: Array = np.ndarray(shape, dtype, mapped, offset=size, order=order)
+        array: Array = np.ndarray(shape, dtype, mapped, offset=begin + size, order=order)
         return array
 
     return StoredArray(where, shape, dtype, load)
@@ -170,16 +173,24 @@ def _header(
     raw: bytes, where: str
 ) -> tuple[tuple[int, ...], Literal["C", "F"], np.dtype[Any], int]:
     """Shape, "C" or "F", type, and the length of the header."""
-    stream = io.BytesIO(raw)
-    version = np.lib.format.read_magic(stream)
-    if version == (1, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-    elif version == (2, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
-    else:
+    version = np.lib.format.read_magic(io.BytesIO(raw))
+    if version not in ((1, 0), (2, 0)):
         raise InputError(f"{where}: expected npy version 1 or 2, got {version[0]}.{version[1]}")
+    # The length stands in two bytes, or in four.
+    begin = 10 if version == (1, 0) else 12
+    size = begin + int.from_bytes(raw[8:begin], "little")
+    shape, fortran, dtype = _parsed_header(raw[:size])
     _check_type(where, dtype)
-    return shape, "F" if fortran else "C", dtype, stream.tell()
+    return shape, "F" if fortran else "C", dtype, size
+
+
+@functools.lru_cache(maxsize=256)
+def _parsed_header(raw: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """An npy header; the files of a pack have few different ones."""
+    stream = io.BytesIO(raw)
+    if np.lib.format.read_magic(stream) == (1, 0):
+        return np.lib.format.read_array_header_1_0(stream)
+    return np.lib.format.read_array_header_2_0(stream)
 
 
 def _check_type(where: str, dtype: np.dtype[Any]) -> None:
@@ -210,8 +221,8 @@ def _check_bound(where: str, count: int) -> None:
 # ---- npz ----------------------------------------------------------------------------------------------
 
 
-def _open_npz(path: Path, key: str | None) -> StoredArray:
-    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+def _open_npz(file: IO[bytes], path: Path, key: str | None) -> StoredArray:
+    with zipfile.ZipFile(file) as archive:
         name = _member(path, archive.namelist(), key)
         member = archive.getinfo(name)
         where = f"{path}, key {name.removesuffix('.npy')!r}"
@@ -349,11 +360,9 @@ def _open_hdf5(path: Path, key: str | None) -> StoredArray:
     _check_type(where, found.dtype)
     for shape in (found.shape, found.chunks or ()):
         _check_bound(where, _count(where, shape, found.dtype))
-    name = key
 
     def load(rows: int | None) -> Array:
-        data = _found(_hdf5(path), name, where)
-        return np.asarray(data[:rows] if rows is not None and data.shape else data[()])
+        return np.asarray(found[:rows] if rows is not None and found.shape else found[()])
 
     return StoredArray(where, found.shape, found.dtype, load)
 
