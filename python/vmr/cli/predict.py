@@ -73,7 +73,6 @@ def run(options: argparse.Namespace) -> int:
     dataset = MomentDataset(
         queries, pack, pooled=model.wants_pooled, skip_missing=options.skip_missing
     )
-    model.check_item(dataset[0], options.checkpoint)
     with progress.shown(options.data.name) as show:
         found = predict(model, dataset, batch_size=options.batch_size, device=device, progress=show)
     if options.out is None:

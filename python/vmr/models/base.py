@@ -17,7 +17,7 @@ from vmr.progress import Progress, silent
 if TYPE_CHECKING:
     import os
 
-    from vmr.data.dataset import Batch, Item, MomentDataset
+    from vmr.data.dataset import Batch, MomentDataset
     from vmr.evaluation.predictions import Prediction
     from vmr.models.stored import About
 
@@ -141,23 +141,6 @@ class MomentModel(
 
     def fit(self, dataset: MomentDataset, progress: Progress = silent) -> None:
         """Called once before the first step, for what is counted rather than learned."""
-
-    def check_item(self, item: Item, where: str) -> None:
-        """Whether the features of an item are of the kind that the model was built for.
-
-        Raises:
-            InputError: They have another width.
-        """
-        found = {"video": item.video.shape[1]}
-        if item.text is not None:
-            found["text"] = item.text.shape[1]
-        for name, width in found.items():
-            wanted = getattr(self.config, f"{name}_dim")
-            if wanted not in (None, width):
-                raise InputError(
-                    f"{where}: expected {name} features of {wanted} columns, got {width}; are they "
-                    "those that it was trained on?"
-                )
 
     # ---- what all have --------------------------------------------------------------------------------
 
