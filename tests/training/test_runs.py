@@ -23,7 +23,7 @@ from tests.training.corpus import write_config, write_corpus
 from vmr.cli import main
 from vmr.errors import CacheError, InputError, TrainingError
 from vmr.models.moment_detr import MomentDETR
-from vmr.training import Results, load_config, train
+from vmr.training import RunResults, load_config, train
 from vmr.training.run_folder import RunFolder
 
 TINY = ["training.epochs=2"]
@@ -39,7 +39,7 @@ def config(corpus: Path, tmp_path: Path) -> str:
     return write_config(corpus, tmp_path / "tiny.yaml")
 
 
-def run(config: str, out: Path, *settings: str, **more: Any) -> Results:
+def run(config: str, out: Path, *settings: str, **more: Any) -> RunResults:
     return train(load_config(config, [*TINY, *settings]), out, device="cpu", **more)
 
 

@@ -19,7 +19,7 @@ from vmr.training.engine import Engine, Step, autocast, in_float, seed_step
 from vmr.training.loop import train
 from vmr.training.optim import build_optimiser, parameter_groups, rate_factor, set_rate
 from vmr.training.prediction import predict
-from vmr.training.results import Results, Status, Watch, results_table
+from vmr.training.results import RunResults, Status, Watch, results_table
 from vmr.training.run_folder import RunFolder, State
 from vmr.training.setup import Setup, set_up
 
@@ -30,8 +30,8 @@ __all__ = [
     "EpochBatches",
     "Group",
     "OptimiserConfig",
-    "Results",
     "RunFolder",
+    "RunResults",
     "ScheduleConfig",
     "Setup",
     "State",

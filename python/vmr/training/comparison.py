@@ -32,7 +32,7 @@ from vmr.training.distributed import on_main, process_group
 from vmr.training.environment import pick_device
 from vmr.training.fairness import Side, Trial, check_fair, open_side
 from vmr.training.loop import train
-from vmr.training.results import Results, Status, unwatched
+from vmr.training.results import RunResults, Status, unwatched
 
 PLAN, TABLE, REPORT = "plan.json", "comparison.txt", "comparison.json"
 YARDSTICK = "window-prior"
@@ -132,7 +132,7 @@ class _Tried:
     side: Side
     values: list[float]
     chosen: int
-    runs: list[Results]
+    runs: list[RunResults]
 
     @property
     def trial(self) -> Trial:
@@ -167,7 +167,7 @@ class _Runs:
         """Runs the chosen trial with the other seeds."""
         tried.runs += [self._run(tried.side, tried.trial, seed) for seed in self._seeds[1:]]
 
-    def _run(self, side: Side, trial: Trial, seed: int) -> Results:
+    def _run(self, side: Side, trial: Trial, seed: int) -> RunResults:
         self._done += 1
         trial_said = f", {trial.name}" if trial.settings else ""
         name = f"{self._done}/{self._total} {side.name}{trial_said}, seed {seed}"

@@ -8,9 +8,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 import torch
+from torch.utils.data import DataLoader
 
+from vmr.data.dataset import Batch
 from vmr.errors import InputError
 
 
@@ -33,6 +36,40 @@ def pick_device(device: torch.device | str | None = None) -> torch.device:
         said = str(error).partition("\n")[0]
         raise InputError(f"device: expected cpu or cuda, got {str(device)!r}: {said}") from None
     return place
+
+
+@contextmanager
+def reading(batches: DataLoader[Any]) -> Iterator[Iterator[Batch]]:
+    """The batches of a loader, whose processes are ended with the block.
+
+    A signal to the whole process group (Ctrl-C, a scheduler) is for this process alone: its workers go
+    on, so that the step is finished and saved.
+    """
+    blocked = {signal.SIGINT, signal.SIGTERM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)  # inherited by what is forked
+    try:
+        iterator: Any = iter(batches)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    try:
+        yield iterator
+    finally:
+        # Signals cannot end the workers, and Python would wait for them at its end.
+        if batches.num_workers:
+            iterator._shutdown_workers()
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

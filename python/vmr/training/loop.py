@@ -6,7 +6,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import msgspec
@@ -25,12 +25,13 @@ from vmr.training.batches import EpochBatches
 from vmr.training.config import Config, TrainingConfig
 from vmr.training.distributed import on_main, process_group, rank_and_world, summed
 from vmr.training.engine import Engine, Step
-from vmr.training.environment import deterministic, interruptible, pick_device
+from vmr.training.environment import deterministic, interruptible, pick_device, reading, terminable
 from vmr.training.prediction import predict
-from vmr.training.results import Results, Status, Watch, unwatched
+from vmr.training.results import RunResults, Status, Watch, unwatched
 from vmr.training.run_folder import RESULTS, Best, RunFolder, State
 from vmr.training.setup import Setup, beyond_features, checked_protocol, loader, set_up
 
+_GOES_ON = "the same command goes on from there"
 _SECONDS_BETWEEN_LOOKS = 1.0
 _SECONDS_BETWEEN_PICTURES = 30.0
 
@@ -39,11 +40,12 @@ def train(
     config: Config,
     out: str | os.PathLike[str],
     *,
+    test: bool = True,
     device: torch.device | str | None = None,
     command: str = "",
     watch: Watch = unwatched,
     progress: Progress = silent,
-) -> Results:
+) -> RunResults:
     """Trains a model, or goes on with a run that was interrupted, and tests the best weights once.
 
     A run that is started again ends with the weights, to the bit on a CPU, of one that was left alone.
@@ -54,6 +56,8 @@ def train(
         out: Its folder. Afterwards it holds best/ (a checkpoint for
             :meth:`vmr.MomentModel.from_pretrained`), last.safetensors (what a run goes on from),
             metrics.jsonl, curves.png, results.json and the predictions of each split.
+        test: Whether the test split is looked at. A run that was trained without is tested when it is
+            started again with.
         device: None takes a GPU where there is one.
         command: That repeats the run, for the model card.
         watch: Told how far the run is.
@@ -66,7 +70,7 @@ def train(
         KeyboardInterrupt: SIGINT or SIGTERM came; the run was saved, and goes on when started again.
     """
     place = pick_device(device)
-    with process_group(place), deterministic(config.training.deterministic):
+    with process_group(place), deterministic(config.training.deterministic), terminable():
         setup = set_up(config)
         # One process writes; what goes wrong there is raised in all.
         held: list[RunFolder] = []
@@ -74,7 +78,11 @@ def train(
         try:
             run = _Run(config, setup, held[0] if held else None, place)
             run.command, run.watch, run.progress = command, watch, progress
-            return run.go()
+            return run.go(test)
+        except KeyboardInterrupt as stop:
+            if stop.args:
+                raise
+            raise KeyboardInterrupt(f"what was saved stays, and {_GOES_ON}") from None
         finally:
             for folder in held:
                 folder.close()
@@ -102,10 +110,11 @@ class _Run:
         self._value: float | None = None
         self._protocol = checked_protocol(config, setup.val)
 
-    def go(self) -> Results:
-        """Trains where training is not over yet, and tests."""
+    def go(self, test: bool) -> RunResults:
+        """Trains where training is not over yet, and tests where that is asked for."""
         finished = on_main(self._finished)
-        if finished is not None:
+        tests = {"test": self.setup.test} if test and self.setup.test is not None else {}
+        if finished is not None and finished.metrics.keys() >= tests.keys():
             return finished
         training, model = self.config.training, self.setup.model
         kept = on_main(self._load)
@@ -114,7 +123,7 @@ class _Run:
             # Nothing is learned step by step.
             model.to(self.device)
             self._evaluate(model, 0)
-            return self._end(model)
+            return self._end(model, tests)
         if training.epochs == 0:
             raise InputError("training.epochs: expected at least 1 for a model that learns, got 0")
         batches = self._batches()
@@ -126,12 +135,12 @@ class _Run:
             self._clock.before = self._state.seconds
         if not self._state.ended:
             self._steps(engine)
-        return self._end(engine.evaluated)
+        return self._end(engine.evaluated, tests)
 
-    def _finished(self) -> Results | None:
+    def _finished(self) -> RunResults | None:
         assert self._folder is not None
         path = self._folder.path / RESULTS
-        return msgspec.json.decode(path.read_bytes(), type=Results) if path.is_file() else None
+        return msgspec.json.decode(path.read_bytes(), type=RunResults) if path.is_file() else None
 
     def _load(self) -> tuple[dict[str, Tensor], State] | None:
         assert self._folder is not None
@@ -152,9 +161,9 @@ class _Run:
     def _steps(self, engine: Engine) -> None:
         training = self.config.training
         batches = self._batches(self._state.step)
-        data = iter(loader(self.setup.train, batches, self.config, self.device))
+        batches_read = loader(self.setup.train, batches, self.config, self.device)
         beyond = 0
-        with interruptible() as interrupted:
+        with interruptible() as interrupted, reading(batches_read) as data:
             for number in range(self._state.step, batches.steps):
                 with self._clock.running():
                     parts = [next(data) for _ in range(training.accumulate)]
@@ -178,13 +187,13 @@ class _Run:
                     self._state = msgspec.structs.replace(self._state, ended=ended)
                     self._save(engine)
                 self._show(batches, step.rate)
+                # Signals may have come during the last evaluation, and not to all processes.
+                if step.stopping or (self._state.ended and on_main(interrupted)):
+                    raise KeyboardInterrupt(
+                        f"step {number + 1} of {batches.steps} is saved, and {_GOES_ON}"
+                    )
                 if self._state.ended:
                     return
-                if step.stopping:
-                    raise KeyboardInterrupt(
-                        f"step {number + 1} of {batches.steps} is saved, and the same command goes on "
-                        "from there"
-                    )
 
     def _add(self, step: Step) -> None:
         self._summed += 1
@@ -288,7 +297,6 @@ class _Run:
             dataset,
             batch_size=self.config.evaluation.batch_size,
             workers=self.config.data.workers,
-            precision=self.config.training.precision,
             device=self.device,
             progress=self.progress if self._folder is not None else silent,
         )
@@ -320,16 +328,14 @@ class _Run:
         path = self._folder.path / "curves.png"
         save_curves(self._folder.lines(), self.config.evaluation.metric, path, self.config.name)
 
-    def _end(self, model: MomentModel) -> Results:
-        """Tests the best weights, once."""
+    def _end(self, model: MomentModel, tests: Mapping[str, MomentDataset]) -> RunResults:
+        """The results of the best weights, which are tested here, once."""
         folder = self._folder
         load_tensors(
             model, on_main(lambda: read_tensors(folder.path / "best") if folder else {}), "best"
         )
         metrics: dict[str, dict[str, float | None]] = {}
-        for split, dataset in (("val", self.setup.val), ("test", self.setup.test)):
-            if dataset is None:
-                continue
+        for split, dataset in {"val": self.setup.val, **tests}.items():
             predictions = self._predicted(model, dataset)
             if folder is not None:
                 write_predictions(folder.path / f"{split}_predictions.jsonl", predictions)
@@ -337,7 +343,7 @@ class _Run:
             known = any(query.windows or query.saliency for query in dataset.queries)
             metrics[split] = self._scored(predictions, dataset).brief if known else {}
         assert self._state.best is not None
-        results = Results(
+        results = RunResults(
             name=self.config.name,
             kind=self.setup.model.kind,
             parameters=self.setup.parameters,

@@ -11,7 +11,7 @@ from vmr.evaluation.predictions import Prediction
 from vmr.models.base import MomentModel
 from vmr.progress import Progress, silent
 from vmr.training.distributed import rank_and_world
-from vmr.training.engine import autocast, in_float
+from vmr.training.environment import reading
 
 
 @torch.no_grad()
@@ -21,11 +21,10 @@ def predict(
     *,
     batch_size: int = 100,
     workers: int = 0,
-    precision: str = "fp32",
     device: torch.device | str = "cpu",
     progress: Progress = silent,
 ) -> list[Prediction]:
-    """The answers of a model, one a query, in the order of the data set.
+    """The answers of a model, one a query, in the order of the data set; computed in float32.
 
     Where a process group runs, every process answers its share, none twice, and all get the whole.
 
@@ -34,7 +33,6 @@ def predict(
         dataset: The queries and their features.
         batch_size: Queries at once.
         workers: Processes that read features.
-        precision: "fp32", "bf16" or "fp16".
         device: Where the model is already.
         progress: Told how far this process is.
     """
@@ -49,13 +47,12 @@ def predict(
     model.eval()
     found: list[Prediction] = []
     try:
-        for batch in batches:
-            batch = batch.to(device)
-            with autocast(device, precision):
+        with reading(batches) as read:
+            for batch in read:
+                batch = batch.to(device)
                 # Not by calling the model: what training compiled is for its shapes.
-                outputs = model.forward(**model.inputs(batch))
-            found += model.decode(in_float(outputs), batch)
-            progress("predicting", len(found), len(share))
+                found += model.decode(model.forward(**model.inputs(batch)), batch)
+                progress("predicting", len(found), len(share))
     finally:
         model.train(was_training)
     if world == 1:

@@ -12,7 +12,7 @@ from vmr.tables import table
 from vmr.training.batches import EpochBatches
 from vmr.training.config import Config
 from vmr.training.engine import Engine
-from vmr.training.environment import pick_device
+from vmr.training.environment import pick_device, reading
 from vmr.training.setup import loader, set_up
 
 _WARM_UP = 5
@@ -48,19 +48,20 @@ def profile(
     )  # fmt: skip
     watch = Stopwatch()
     engine = Engine(setup.model, training, batches.steps, place, watch)
-    data = iter(loader(setup.train, batches, config, place))
+    read = loader(setup.train, batches, config, place)
     queries = 0
     total = Stopwatch()
-    for number in range(_WARM_UP + steps):
-        if number == _WARM_UP:
-            watch.seconds.clear()
-            total.seconds.clear()
-            queries = 0
-        with total.stage("all"):
-            with watch.stage("data"):
-                parts = [next(data) for _ in range(training.accumulate)]
-            engine.step(number, parts)
-        queries += sum(map(len, parts))
+    with reading(read) as data:
+        for number in range(_WARM_UP + steps):
+            if number == _WARM_UP:
+                watch.seconds.clear()
+                total.seconds.clear()
+                queries = 0
+            with total.stage("all"):
+                with watch.stage("data"):
+                    parts = [next(data) for _ in range(training.accumulate)]
+                engine.step(number, parts)
+            queries += sum(map(len, parts))
     seconds = total.seconds["all"]
     stages = dict(watch.seconds)
     stages["rest"] = max(0.0, seconds - sum(stages.values()))

@@ -58,7 +58,7 @@ def unwatched(status: Status) -> None:
     """A :data:`Watch` that shows nothing."""
 
 
-class Results(msgspec.Struct, frozen=True, kw_only=True):
+class RunResults(msgspec.Struct, frozen=True, kw_only=True):
     """results.json; see schemas/run-1.json.
 
     Attributes:
@@ -91,7 +91,7 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, dict[str, float | None]]
 
 
-def results_table(results: Results, paper: Paper | None = None) -> str:
+def results_table(results: RunResults, paper: Paper | None = None) -> str:
     """The best weights' numbers by split, beside the paper's row where there is one."""
     rows: dict[str, dict[str, float | None]] = {
         f"{results.name}, {split}": metrics for split, metrics in results.metrics.items() if metrics
