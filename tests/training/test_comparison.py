@@ -17,15 +17,14 @@ import jsonschema
 import msgspec
 import numpy as np
 import pytest
+from scipy import stats
 
 import vmr
 from tests.training.corpus import write_corpus
 from vmr.cli import main
 from vmr.data.annotations import write_queries
-from vmr.data.records import Query
 from vmr.errors import InputError
-from vmr.evaluation import Evaluation, Prediction, evaluate
-from vmr.evaluation.statistics import seed_differences
+from vmr.evaluation import evaluate
 from vmr.training import Status, fairness, load_config
 from vmr.training.comparison import compare
 from vmr.training.comparison_report import Comparison, comparison_table
@@ -90,7 +89,6 @@ class Done:
 
     out: Path
     found: Comparison
-    first: bytes
     names: list[str]
 
 
@@ -129,19 +127,22 @@ def done(sides: Sides, tmp_path_factory: pytest.TempPathFactory) -> Done:
         assert not (out / "comparison.json").exists()
         shown = Shown()
         found = compare([sides.full, sides.rival], out, shown=shown, **arguments)
-        # The first run was taken as it is, and the second had only its end to do.
-        assert first.read_bytes() == before
+        # The first run was trained already, and the second had only its end to do.
+        after = json.loads(first.read_bytes())
+        assert {**after, "metrics": None, "seconds": 0} == {
+            **json.loads(before), "metrics": None, "seconds": 0,
+        }  # fmt: skip
         assert not any(name.startswith(("1/", "2/")) for name in shown.trained)
         assert any(name.startswith("3/") for name in shown.trained)
-        return Done(out, found, before, shown.names)
+        return Done(out, found, shown.names)
 
 
 # ---- a whole comparison -------------------------------------------------------------------------------
 
 
 def test_every_side_runs_every_trial_and_the_best_one_again(done: Done) -> None:
-    assert len(done.names) == 2 * (2 + 2) + 3 + 1  # and the differences
-    assert done.names[0] == "1/11 full, training.optimiser.lr=1e-3, seed 0"
+    assert len(done.names) == 2 * (2 + 1 + 2) + 3 + 1  # and the differences
+    assert done.names[0] == "1/13 full, training.optimiser.lr=1e-3, seed 0"
     assert [side.name for side in done.found.sides] == ["full", "rival", "window-prior"]
     for side in done.found.sides[:2]:
         results = {
@@ -158,6 +159,11 @@ def test_every_side_runs_every_trial_and_the_best_one_again(done: Done) -> None:
         folders = [f"{side.name}/{best}/seed{seed}" for seed in (0, 1, 2)]
         assert [run.folder for run in side.runs] == folders
         other = next(name for name in results if name != best)
+        # Only what validation chose is tested.
+        assert set(results[best]["metrics"]) == {"val", "test"}
+        assert set(results[other]["metrics"]) == {"val"}
+        assert not (done.out / side.name / other / "seed0" / "test_predictions.jsonl").exists()
+        assert sum(name.endswith(f"{side.name}, {best}, seed 0, test") for name in done.names) == 1
         assert {path.name for path in (done.out / side.name / other).iterdir()} == {"seed0"}
         for run in side.runs:
             found = json.loads((done.out / run.folder / "results.json").read_bytes())
@@ -191,21 +197,18 @@ def test_differences_are_those_of_the_predictions(done: Done, corpus: Path) -> N
         assert metric.difference == pytest.approx(by_query.mean())
         assert metric.reference - metric.other == pytest.approx(metric.difference)
         low, high = _direct(by_query, [query.video for query in truth])
-        assert (metric.low, metric.high) == pytest.approx((low, high), abs=1.0)
-        assert metric.low <= metric.difference <= metric.high
+        assert (metric.low, metric.high) == pytest.approx((low, high))
 
 
 def _direct(by_query: np.ndarray[Any, Any], videos: Sequence[str]) -> tuple[float, float]:
-    """The bootstrap as a sentence says it: [seeds, queries] differences, drawn one by one."""
-    rng = np.random.default_rng(11)
-    names = sorted(set(videos))
-    places = {name: [i for i, video in enumerate(videos) if video == name] for name in names}
-    means = []
-    for _ in range(3000):
-        rows = by_query[rng.integers(len(by_query), size=len(by_query))]
-        drawn = [place for name in rng.choice(names, len(names)) for place in places[name]]
-        means.append(rows[:, drawn].mean())
-    low, high = np.percentile(means, [2.5, 97.5])
+    """The interval by its definition, of [seeds, queries] differences."""
+    mean, names = by_query.mean(), sorted(set(videos))
+    rest = by_query.mean(axis=0) - mean
+    squares = [sum(rest[i] for i, own in enumerate(videos) if own == name) ** 2 for name in names]
+    one = sum(squares) * len(names) / (len(names) - 1) / len(videos) ** 2
+    two = by_query.mean(axis=1).var(ddof=1) / len(by_query)
+    freedom = (one + two) ** 2 / (one**2 / (len(names) - 1) + two**2 / (len(by_query) - 1))
+    low, high = stats.t.interval(0.95, freedom, loc=mean, scale=np.sqrt(one + two))
     return float(low), float(high)
 
 
@@ -219,7 +222,7 @@ def test_what_is_written_and_said(done: Done) -> None:
     assert text == comparison_table(done.found) + "\n"
     for words in (
         "full (reference)", "window-prior (yardstick)", "160 train, 30 val, 30 test", "- rival",
-        "test, seed 2", "* training.optimiser.lr", "parameters", "steps a run",
+        "over 3 seeds", "test, seed 2", "* training.optimiser.lr", "parameters", "steps a run",
     ):  # fmt: skip
         assert words in text
     # Four steps teach nothing.
@@ -321,6 +324,7 @@ def test_two_processes_make_one_comparison(
             "training.early_stopping.patience=2",
             "early_stopping: full has none, and other patience 2",
         ),
+        ("evaluation.every=2", "evaluation.every: full has 1, and other 2"),
         ("data.val={root}/train.jsonl", "data.val: the annotations of full and other differ"),
         ("data.val={root}/test.jsonl", "data.test: expected other annotations than data.val's"),
         ("data.train={root}/val.jsonl", "data.train: the annotations of full and other differ"),
@@ -381,6 +385,20 @@ def test_a_test_split_without_ground_truth(sides: Sides, corpus: Path, tmp_path:
         compare([sides.full], tmp_path / "out", settings=[f"data.test={secret}"], device="cpu")
 
 
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_split_of_one_video(sides: Sides, corpus: Path, tmp_path: Path, split: str) -> None:
+    video = vmr.read_queries(corpus / f"{split}.jsonl")[0].video
+    queries = [one for one in vmr.read_queries(corpus / f"{split}.jsonl") if one.video == video]
+    write_queries(tmp_path / "one.jsonl", queries)
+    with pytest.raises(
+        InputError, match=f"data.{split}: expected ground truth of two videos or more"
+    ):
+        compare(
+            [sides.full], tmp_path / "out",
+            settings=[f"data.{split}={tmp_path / 'one.jsonl'}"], device="cpu",
+        )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -404,73 +422,3 @@ def test_bad_arguments(
 ) -> None:
     with pytest.raises(InputError, match=message):
         compare([sides.full, sides.rival], tmp_path / "out", device="cpu", **arguments)
-
-
-# ---- the statistics -----------------------------------------------------------------------------------
-
-TRUTH = [
-    Query(qid=number, video=f"v{number // 2}", text="x", duration=100.0, windows=((0.0, 50.0),))
-    for number in range(60)
-]
-
-
-def answered(overlaps: Sequence[float]) -> Evaluation:
-    """An evaluation whose answers overlap the truth by given IoUs."""
-    records = [
-        Prediction(qid=query.qid, pred_relevant_windows=[(0.0, 50 * overlap, 1.0)])
-        for query, overlap in zip(TRUTH, overlaps, strict=True)
-    ]
-    return evaluate(records, TRUTH)
-
-
-def test_the_same_answers_do_not_differ() -> None:
-    rng = np.random.default_rng(0)
-    runs = [answered(rng.uniform(0.1, 1, len(TRUTH)).tolist()) for _ in range(3)]
-    for found in seed_differences(runs, runs):
-        assert found.first == found.second
-        assert found.by_seed == (0, 0, 0)
-        assert (found.interval.low, found.interval.high) == (0, 0)
-
-
-def test_what_only_seeds_change() -> None:
-    # mAP of each query: 0, and 20, 50 or 90%; of three drawn seeds all are the worst in 1 of 27 cases.
-    nothing = [answered([0.1] * len(TRUTH))] * 3
-    runs = [answered([overlap] * len(TRUTH)) for overlap in (0.57, 0.72, 0.92)]
-    (found,) = (one for one in seed_differences(nothing, runs) if one.key == "MR-full-mAP")
-    assert found.by_seed == pytest.approx((20, 50, 90))
-    assert (found.first, found.second) == pytest.approx((0, 160 / 3))
-    assert (found.interval.low, found.interval.high) == pytest.approx((20, 90))
-
-
-def test_what_only_videos_change() -> None:
-    # Both queries of a video are right or wrong together: a share of 30 videos.
-    rng = np.random.default_rng(3)
-    right = np.repeat(rng.permutation(30) < 15, 2)
-    runs = [answered(np.where(right, 1.0, 0.1).tolist())] * 4
-    found = seed_differences([answered([0.1] * len(TRUTH))] * 4, runs)
-    (one,) = (one for one in found if one.key == "MR-full-R1@0.5")
-    half = 1.96 * 100 * np.sqrt(0.25 / 30)
-    assert (one.interval.low, one.interval.high) == pytest.approx((50 - half, 50 + half), abs=2.0)
-
-
-def test_a_shift_is_found_beneath_noise() -> None:
-    rng = np.random.default_rng(1)
-    base = rng.uniform(0.2, 0.7, len(TRUTH))
-    noise = rng.normal(0, 0.03, (2, 3, len(TRUTH)))
-    first, second = (
-        [answered(np.clip(base + shift + row, 0.01, 1).tolist()) for row in rows]
-        for shift, rows in zip((0.0, 0.2), noise, strict=True)
-    )
-    (found,) = (one for one in seed_differences(first, second) if one.key == "MR-full-mAP")
-    assert found.interval.low > 0
-    assert found.interval.low < found.second - found.first < found.interval.high
-    assert seed_differences(first, second) == seed_differences(first, second)
-
-
-def test_other_queries_or_seeds_are_refused() -> None:
-    runs = [answered([0.5] * len(TRUTH))] * 3
-    with pytest.raises(InputError, match="as many seeds on both sides, got 3 and 2"):
-        seed_differences(runs, runs[:2])
-    fewer = evaluate([Prediction(qid=0, pred_relevant_windows=[(0.0, 1.0, 1.0)])], TRUTH[:1])
-    with pytest.raises(InputError, match="on the same queries"):
-        seed_differences([*runs[:2], fewer], [*runs[:2], fewer])

@@ -37,7 +37,6 @@ from vmr.training.results import RunResults, Status, unwatched
 PLAN, TABLE, REPORT = "plan.json", "comparison.txt", "comparison.json"
 YARDSTICK = "window-prior"
 _FEWEST_SEEDS = 3
-_RESAMPLES = 5000
 
 
 class Display(Protocol):
@@ -154,23 +153,35 @@ class _Runs:
         self._folder, self._seeds, self._device = folder, seeds, device
         self._command, self._shown = command, shown
         self._done = 0
-        self._total = sum(len(side.trials) + len(seeds) - 1 for side in sides)
+        # A side that has a choice is tested after it, in a run of its own.
+        self._total = sum(
+            len(side.trials) + len(seeds) - 1 + (len(side.trials) > 1) for side in sides
+        )
 
     def choose(self, side: Side) -> _Tried:
-        """Runs each trial with the first seed; of equally good ones the first is taken."""
-        runs = [self._run(side, trial, self._seeds[0]) for trial in side.trials]
+        """Runs each trial with the first seed; of equally good ones the first is taken.
+
+        Trials are not tested: only what validation chose is.
+        """
+        only = len(side.trials) == 1
+        runs = [self._run(side, trial, self._seeds[0], test=only) for trial in side.trials]
         values = [run.best.value for run in runs]
         chosen = values.index(max(values))
         return _Tried(side, values, chosen, [runs[chosen]])
 
     def finish(self, tried: _Tried) -> None:
-        """Runs the chosen trial with the other seeds."""
-        tried.runs += [self._run(tried.side, tried.trial, seed) for seed in self._seeds[1:]]
+        """Tests the chosen trial, and runs it with the other seeds."""
+        side, trial = tried.side, tried.trial
+        if len(side.trials) > 1:
+            tried.runs = [self._run(side, trial, self._seeds[0], what=", test")]
+        tried.runs += [self._run(side, trial, seed) for seed in self._seeds[1:]]
 
-    def _run(self, side: Side, trial: Trial, seed: int) -> RunResults:
+    def _run(
+        self, side: Side, trial: Trial, seed: int, *, what: str = "", test: bool = True
+    ) -> RunResults:
         self._done += 1
         trial_said = f", {trial.name}" if trial.settings else ""
-        name = f"{self._done}/{self._total} {side.name}{trial_said}, seed {seed}"
+        name = f"{self._done}/{self._total} {side.name}{trial_said}, seed {seed}{what}"
         config = msgspec.structs.replace(
             trial.config, training=msgspec.structs.replace(trial.config.training, seed=seed)
         )
@@ -178,6 +189,7 @@ class _Runs:
             return train(
                 config,
                 self._folder / run_path(side, trial, seed),
+                test=test,
                 device=self._device,
                 command=self._command,
                 watch=display.watch,
@@ -314,19 +326,19 @@ def _concluded(
         ]
 
     metric = reference.trial.config.evaluation.metric
-    (over_prior,) = [
-        difference
-        for difference in seed_differences(
-            scored(prior, "val"), scored(reference, "val"), _RESAMPLES
+    on_val = seed_differences(scored(prior, "val"), scored(reference, "val"))
+    over_prior = next((one for one in on_val if one.key == metric), None)
+    if over_prior is None:
+        raise InputError(
+            f"evaluation.metric: {metric}: expected validation queries of two videos or more that have "
+            "it"
         )
-        if difference.key == metric
-    ]
     tests = scored(reference, "test")
     gains: list[Gain] = []
     with shown("differences") as display:
         for rival in tried[1:]:
             display.progress(rival.side.name, len(gains), len(tried) - 1)
-            found = seed_differences(scored(rival, "test"), tests, _RESAMPLES)
+            found = seed_differences(scored(rival, "test"), tests)
             gains.append(Gain.of(rival.side.name, found))
     comparison = Comparison(
         command=command,
@@ -335,7 +347,6 @@ def _concluded(
         unit=tests[0].unit,
         seeds=list(seeds),
         ablation=ablation,
-        resamples=_RESAMPLES,
         queries={split: len(queries) for split, queries in reference.side.queries.items()},
         conclusive=over_prior.interval.low > 0,
         over_prior=Gain.of(prior.side.name, [over_prior]),

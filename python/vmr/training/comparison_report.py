@@ -91,7 +91,8 @@ class GainReport(_Part, frozen=True, kw_only=True):
         other: Likewise.
         difference: ``reference - other``.
         by_seed: The difference of each seed.
-        low: Lower end of the difference's 95% interval.
+        low: Lower end of the difference's 95% interval; see
+            :func:`vmr.evaluation.statistics.seed_differences`.
         high: Upper end.
     """
 
@@ -144,7 +145,6 @@ class Comparison(_Part, frozen=True, kw_only=True):
         unit: 100 for percent; 1 for TVSum and YouTube Highlights.
         seeds: Of the runs.
         ablation: Whether numbers of parameters may differ.
-        resamples: Of the bootstrap behind the intervals.
         queries: How many, by split.
         conclusive: Whether the reference beats the prior over windows on validation.
         over_prior: By how much, in ``metric``.
@@ -159,7 +159,6 @@ class Comparison(_Part, frozen=True, kw_only=True):
     unit: float
     seeds: list[int]
     ablation: bool
-    resamples: int
     queries: dict[str, int]
     conclusive: bool
     over_prior: Gain
@@ -180,9 +179,9 @@ def comparison_table(found: Comparison) -> str:
         lines += ["ablation: the sides may differ in parameters, which are counted below"]
     lines += ["", *_sides_table(found), ""]
     lines += [
-        f"{reference.name} minus each other side on test, with 95% intervals over videos and seeds "
-        "(paired)",
+        f"{reference.name} minus each other side on test, paired, with 95% intervals",
         *_gains_table(found),
+        f"intervals: Student's t, of the variance over videos plus that over {len(found.seeds)} seeds",
         "",
         f"{found.metric} of each seed",
         *_seeds_table(found),

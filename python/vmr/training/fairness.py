@@ -73,7 +73,7 @@ def open_side(variant: Variant, grid: Sequence[tuple[str, ...]]) -> Side:
 
     Raises:
         InputError: As :func:`vmr.training.set_up`; the metric is not one of the protocol's; or there is
-            no test split of its own with ground truth.
+            no test split of its own with ground truth, or validation or test is of a single video.
     """
     config = variant(())
     if config.data.test is None:
@@ -89,6 +89,13 @@ def open_side(variant: Variant, grid: Sequence[tuple[str, ...]]) -> Side:
             f"config {config.name}: data.test: {config.data.test}: expected ground truth, and it has "
             "none"
         )
+    for split in ("val", "test"):
+        videos = {query.video for query in queries[split] if query.windows or query.saliency}
+        if len(videos) < 2:
+            raise InputError(
+                f"config {config.name}: data.{split}: expected ground truth of two videos or more, "
+                f"without which no difference has an interval, got {len(videos)}"
+            )
     for split in ("train", "val"):
         if setup.inputs[split] == setup.inputs["test"]:
             raise InputError(
@@ -187,6 +194,10 @@ def _cost_differences(one: Side, other: Side, trial: Trial, ablation: bool) -> l
     if stops[0] != stops[1]:
         first, second = (f"patience {stop.patience}" if stop else "none" for stop in stops)
         found.append(f"training.early_stopping: {one.name} has {first}, and {name} {second}")
+    # More evaluations are more epochs to choose from, and sooner an end.
+    every = [each.config.evaluation.every for each in (measure, trial)]
+    if every[0] != every[1]:
+        found.append(f"evaluation.every: {one.name} has {every[0]}, and {name} {every[1]}")
     return found
 
 
