@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from vmr.errors import CacheError
+from vmr.errors import CacheError, InputError
 
 
 @contextmanager
@@ -48,3 +48,18 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes UTF-8 text atomically (see :func:`atomic_path`)."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder, and those above it; it may be there.
+
+    Raises:
+        InputError: There is a file of that name.
+        CacheError: It cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise InputError(f"{path}: expected a folder, got a file") from None
+    except OSError as error:
+        raise CacheError(f"{path} could not be made: {error.strerror or error}") from None

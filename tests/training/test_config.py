@@ -68,6 +68,9 @@ def test_a_base_is_changed_key_by_key(tmp_path: Path) -> None:
         ("training.seed.x=1", "training.seed is one value and has no keys"),
         ("epochs", "expected KEY=VALUE"),
         ("version=2", "is in version 2 of the format, and this vmr reads up to 1; update vmr"),
+        ("training.early_stopping.patience=0", "patience: expected 1 to"),
+        ("training.optimiser.betas=[1.5, 0.9]", "betas.0: expected 0 to 1, got 1.5"),
+        ("training.optimiser.groups=[{match: x, lr: -1}]", "groups.0.lr: expected 0 to 1000"),
         ("name=a/b", "name: expected the name of a folder"),
         ("data=3", "data: expected `object`, got `int`"),
     ],
@@ -87,6 +90,15 @@ def test_other_data_takes_nothing_of_the_base(tmp_path: Path) -> None:
     config = load_config(str(own))
     assert (config.data.pack, config.data.test, config.paper) == (None, None, None)
     assert config.training == load_config("moment-detr-qvhighlights").training
+
+
+def test_a_newer_file_says_so_whatever_is_given_beside_it(tmp_path: Path) -> None:
+    path = write_config(tmp_path)
+    text = Path(path).read_text() + "version: 2\nnovelty: 1\n"
+    Path(path).write_text(text)
+    for arguments in ([], ["training.epochs=3"]):
+        with pytest.raises(InputError, match=r"is in version 2 of the format.* update vmr"):
+            load_config(path, arguments)
 
 
 def test_an_unknown_config_names_the_nearest() -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections import Counter
+from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 from torch import nn
 
+import vmr
+from tests.training.corpus import write_corpus
 from vmr.errors import InputError
 from vmr.training import (
+    Engine,
     EpochBatches,
     build_optimiser,
     parameter_groups,
@@ -19,7 +25,7 @@ from vmr.training import (
     seed_step,
     set_rate,
 )
-from vmr.training.config import Group, OptimiserConfig, ScheduleConfig
+from vmr.training.config import Group, OptimiserConfig, ScheduleConfig, TrainingConfig
 
 # ---- batches ------------------------------------------------------------------------------------------
 
@@ -116,6 +122,43 @@ def test_kinds_of_optimisers() -> None:
     adam = build_optimiser(model, OptimiserConfig(kind="adam", betas=(0.8, 0.9), eps=1e-6))
     assert type(adam) is torch.optim.Adam
     assert adam.defaults["betas"] == (0.8, 0.9)
+
+
+@pytest.mark.parametrize("ema", [None, 0.5])
+@pytest.mark.parametrize("kind", ["adamw", "adam"])
+def test_the_engine_does_what_a_person_would_write(
+    tmp_path: Path, kind: Literal["adamw", "adam"], ema: float | None
+) -> None:
+    dataset = vmr.MomentDataset(
+        vmr.read_queries(write_corpus(tmp_path) / "train.jsonl"), vmr.load_pack(tmp_path)
+    )
+    batches = [vmr.collate([dataset[8 * step + place] for place in range(8)]) for step in range(4)]
+    shape = {"hidden": 16, "heads": 2, "encoder_layers": 1, "decoder_layers": 1, "feed_forward": 16}
+    config = vmr.MomentDETRConfig(
+        video_dim=18, text_dim=16, dropout=0.0, input_dropout=0.0, **shape
+    )
+    model = vmr.MomentDETR(config)
+    mine, mean = copy.deepcopy(model), copy.deepcopy(model)
+    training = TrainingConfig(
+        epochs=1, clip=0.3, ema=ema, optimiser=OptimiserConfig(kind=kind, lr=1e-2, weight_decay=0.1),
+        schedule=ScheduleConfig(kind="linear", warmup=2),
+    )  # fmt: skip
+    engine = Engine(model, training, 4, torch.device("cpu"))
+    rates = [1 / 3, 2 / 3, 1.0, 0.5]
+    made = torch.optim.AdamW if kind == "adamw" else torch.optim.Adam
+    optimiser = made(mine.parameters(), lr=1e-2, weight_decay=0.1)
+    for step, batch in enumerate(batches):
+        engine.step(step, [batch])
+        optimiser.param_groups[0]["lr"] = 1e-2 * rates[step]
+        optimiser.zero_grad()
+        mine.loss(mine(**mine.inputs(batch)), batch).total.backward()
+        nn.utils.clip_grad_norm_(mine.parameters(), 0.3)
+        optimiser.step()
+        share = 0.0 if step == 0 or ema is None else ema
+        for kept, new in zip(mean.parameters(), mine.parameters(), strict=True):
+            kept.data = share * kept.data + (1 - share) * new.data
+    pairs = zip(engine.evaluated.parameters(), mean.parameters(), strict=True)
+    assert all(torch.allclose(one, other, atol=1e-6) for one, other in pairs)
 
 
 def test_steps_are_seeded_apart() -> None:

@@ -60,7 +60,7 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert first.keys() == second.keys()
     for name, value in first.items():
         assert torch.equal(value, second[name]), name
-    for file in ("best/model.safetensors", "val_predictions.jsonl"):
+    for file in ("best/model.safetensors", "best/config.json", "val_predictions.jsonl"):
         assert (one / file).read_bytes() == (other / file).read_bytes()
     assert lines(one) == lines(other)
 
@@ -239,6 +239,98 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(
     assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
+@pytest.mark.parametrize("signal_name", ["SIGINT", "SIGTERM"])
+def test_a_signal_to_the_whole_group_and_a_kill_with_readers(
+    config: str, tmp_path: Path, signal_name: str
+) -> None:
+    out = tmp_path / "run"
+    settings = ["training.epochs=200", "training.log_every=1", "data.workers=2"]
+    script = "import sys; from vmr.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", script, "train", config, *settings, "--out", str(out),
+               "--device", "cpu"]  # fmt: skip
+
+    def started(lines_before: int) -> subprocess.Popen[str]:
+        run = subprocess.Popen(
+            command, stderr=subprocess.PIPE, text=True, start_new_session=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        path = out / "metrics.jsonl"
+        while run.poll() is None:
+            if path.is_file() and len(path.read_bytes().splitlines()) > lines_before + 3:
+                break
+            time.sleep(0.01)
+        return run
+
+    killed = started(0)
+    killed.kill()
+    killed.communicate(timeout=60)
+    # At once: the readers that are left do not hold the folder.
+    interrupted = started(len((out / "metrics.jsonl").read_bytes().splitlines()))
+    os.killpg(interrupted.pid, getattr(signal, signal_name))
+    said = interrupted.communicate(timeout=60)[1]
+    assert interrupted.returncode == 130, said
+    assert "is saved, and the same command goes on from there" in said
+    assert "Traceback" not in said
+
+
+def test_ctrl_c_at_the_end_is_not_lost(config: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+
+    def interrupt(status: Any) -> None:
+        if status.step == 10:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt, match="step 10 of 10 is saved"):
+        run(config, out, watch=interrupt)
+    assert not (out / "results.json").exists()
+    assert run(config, out).steps == 10
+
+    def later(stage: str, done: int, total: int) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt, match="what was saved stays"):
+        run(config, tmp_path / "prior", "model={kind: window-prior}", progress=later)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_folder_is_whole_after_a_kill_between_any_two_files(config: str, tmp_path: Path) -> None:
+    run(config, tmp_path / "alone")
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "run.json").write_bytes((tmp_path / "alone" / "run.json").read_bytes())
+
+    def stop(status: Any) -> None:
+        if status.step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(config, out, watch=stop)
+    # A line that was cut off, lines of steps that were not saved, and what a kill leaves of a file.
+    with (out / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 7, "epoch": 2}\n{"step": 8, "epo')
+    for left in (".last.abcdefgh.safetensors", "best/.model.abcdefgh.safetensors"):
+        (out / left).write_bytes(b"half")
+    (out / ".gitignore").write_text("*")
+    run(config, out)
+    assert not list(out.glob(".*.abcdefgh.*")) + list((out / "best").glob(".*"))
+    assert (out / ".gitignore").is_file()
+    first, second = weights(tmp_path / "alone"), weights(out)
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    steps = [line["step"] for line in lines(out)]
+    assert steps == sorted(steps)
+    assert 8 not in steps
+
+
+def test_a_test_split_may_be_looked_at_later(config: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    before = run(config, out, "data.test={root}/val.jsonl", test=False)
+    assert before.metrics.keys() == {"val"}
+    state = (out / "last.safetensors").read_bytes()
+    after = run(config, out, "data.test={root}/val.jsonl")
+    assert after.metrics == {"val": before.metrics["val"], "test": before.metrics["val"]}
+    assert (out / "last.safetensors").read_bytes() == state
+
+
 def test_two_runs_into_one_folder(config: str, corpus: Path, tmp_path: Path) -> None:
     loaded = load_config(config, TINY)
     holder = RunFolder(tmp_path / "run", loaded, {})
@@ -265,6 +357,11 @@ def test_a_folder_is_never_taken_over(config: str, tmp_path: Path, corpus: Path)
     moved = write_corpus(tmp_path / "moved", seed=1)
     with pytest.raises(InputError, match="train has changed"):
         run(config, other, f"data.root={moved}")
+    # Fewer queries with features are other queries.
+    fewer = write_corpus(tmp_path / "fewer")
+    (fewer / "video" / "train3.npz").unlink()
+    with pytest.raises(InputError, match="train has changed"), pytest.warns(vmr.VmrWarning):
+        run(config, other, f"data.root={fewer}", "data.skip_missing=true")
 
 
 # ---- what goes wrong ----------------------------------------------------------------------------------
@@ -295,19 +392,24 @@ def test_a_loss_that_is_no_number(
     assert all(torch.isfinite(value).all() for value in weights(out).values())
 
 
-def test_a_full_disk_leaves_the_checkpoint_whole(config: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", ["last", "best"])
+def test_a_full_disk_leaves_the_checkpoint_whole(config: str, tmp_path: Path, file: str) -> None:
     out = tmp_path / "run"
+    place = "folder.RunFolder.save" if file == "last" else "base.MomentModel.save_pretrained"
     script = (
         "import resource, signal, sys\n"
         "from vmr.cli import main\n"
+        "import vmr.models.base as base\n"
         "import vmr.training.run_folder as folder\n"
-        "save = folder.RunFolder.save\n"
-        "def limited(self, tensors, state):\n"
-        "    if state.step > 5:\n"
+        f"write = {place}\n"
+        "def limited(kept, *rest):\n"
+        "    limited.calls += 1\n"
+        "    if limited.calls > 1:\n"
         "        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "        resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
-        "    save(self, tensors, state)\n"
-        "folder.RunFolder.save = limited\n"
+        "    write(kept, *rest)\n"
+        "limited.calls = 0\n"
+        f"{place} = limited\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
     found = subprocess.run(
@@ -315,9 +417,13 @@ def test_a_full_disk_leaves_the_checkpoint_whole(config: str, tmp_path: Path) ->
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert found.returncode == CacheError.exit_code, found.stderr
-    assert "the same command goes on from there" in found.stderr
-    with safe_open(out / "last.safetensors", "pt") as file:
-        assert json.loads(file.metadata()["state"])["step"] == 5
+    assert "could not be written" in found.stderr
+    assert "Traceback" not in found.stderr
+    if file == "last":
+        assert "the same command goes on from there" in found.stderr
+        with safe_open(out / "last.safetensors", "pt") as opened:
+            assert json.loads(opened.metadata()["state"])["step"] == 5
+    assert vmr.MomentModel.from_pretrained(out).kind == "moment-detr"
     run(config, tmp_path / "alone")
     run(config, out)
     assert_same_run(tmp_path / "alone", out)
@@ -407,6 +513,11 @@ def test_the_command(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(["train", "--list"]) == 0
     assert "moment-detr-qvhighlights" in capsys.readouterr().out
     assert main(["train"]) == InputError.exit_code
+    # Settings may stand behind options; what is no setting may not.
+    assert main(["train", config, "--device", "cpu", "training.epoch=1"]) == InputError.exit_code
+    assert "did you mean 'training.epochs'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["train", config, "--device", "cpu", "--epochs=1"])
 
 
 def test_the_papers_row_stands_beside(config: str, tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     warnings.showwarning = _show_warning
-    options = parser().parse_args(arguments)
+    options = _parsed(arguments)
     try:
         code = int(options.run(options))
         sys.stdout.flush()
@@ -87,6 +87,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return code
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options; settings (KEY=VALUE) may stand among them, where argparse wants them together."""
+    top = parser()
+    options, left = top.parse_known_args(arguments)
+    if left:
+        known = hasattr(options, "settings") and not any(
+            word.startswith("-") or "=" not in word for word in left
+        )
+        if not known:
+            top.error(f"unrecognized arguments: {' '.join(left)}")
+        options.settings = [*options.settings, *left]
+    return options
 
 
 def _show_warning(

@@ -31,7 +31,7 @@ def add_parser(commands: Commands) -> None:
         "--try training.optimiser.lr=1e-3,3e-4 --out comparisons/first",
     )
     parser.add_argument(
-        "what", nargs="+", metavar="CONFIG",
+        "settings", nargs="+", metavar="CONFIG",
         help="a .yaml or a ready config, and settings for all of them (KEY=VALUE)",
     )  # fmt: skip
     parser.add_argument(
@@ -75,13 +75,13 @@ def run(options: argparse.Namespace) -> int:
     from vmr.training.comparison import compare
     from vmr.training.comparison_report import comparison_table
 
-    configs = [text for text in options.what if not _SETTING.match(text)]
+    configs = [text for text in options.settings if not _SETTING.match(text)]
     if not configs:
         raise InputError("vmr compare: expected a config: a .yaml file, or one of vmr train --list")
     found = compare(
         configs,
         options.out,
-        settings=[text for text in options.what if _SETTING.match(text)],
+        settings=[text for text in options.settings if _SETTING.match(text)],
         seeds=options.seeds,
         tries=options.tries,
         ablation=options.ablation,

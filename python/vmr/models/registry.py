@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from typing import TYPE_CHECKING
 
 from vmr.errors import InputError
+from vmr.settings import nearest
 
 if TYPE_CHECKING:
     from vmr.models.base import MomentModel
@@ -17,11 +17,6 @@ _MODELS = {
     "window-prior": ("vmr.models.window_prior", "WindowPrior"),
     "similarity": ("vmr.models.similarity", "RawSimilarity"),
 }
-
-
-def list_models() -> list[str]:
-    """Names of the models that :func:`model_type` knows."""
-    return list(_MODELS)
 
 
 def model_type(kind: str, where: str = "model") -> type[MomentModel]:
@@ -35,10 +30,9 @@ def model_type(kind: str, where: str = "model") -> type[MomentModel]:
         InputError: There is no such model.
     """
     if kind not in _MODELS:
-        near = difflib.get_close_matches(kind, _MODELS, n=1, cutoff=0.4)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
         raise InputError(
-            f"{where}: expected the kind of a model, one of {', '.join(_MODELS)}; got {kind!r}{hint}"
+            f"{where}: expected the kind of a model, one of {', '.join(_MODELS)}; got {kind!r}"
+            f"{nearest(kind, _MODELS)}"
         )
     module, name = _MODELS[kind]
     found: type[MomentModel] = getattr(importlib.import_module(module), name)

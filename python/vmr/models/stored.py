@@ -11,8 +11,8 @@ import msgspec
 from torch import Tensor, nn
 
 from vmr.data.pack_spec import Pack
-from vmr.errors import InputError
-from vmr.files import atomic_path, write_text
+from vmr.errors import CacheError, InputError
+from vmr.files import atomic_path, make_folder, write_text
 
 if TYPE_CHECKING:
     from vmr.models.base import ModelConfig, MomentModel
@@ -79,13 +79,11 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
 
 def write(model: MomentModel, folder: str | os.PathLike[str]) -> Path:
     """Writes a model; see :meth:`vmr.models.base.MomentModel.save_pretrained`."""
-    import safetensors.torch
-
     from vmr import __version__
     from vmr.models.card import model_card
 
     place = Path(folder)
-    place.mkdir(parents=True, exist_ok=True)
+    make_folder(place)
     kept = Stored(
         format=FORMAT,
         vmr=__version__,
@@ -94,10 +92,25 @@ def write(model: MomentModel, folder: str | os.PathLike[str]) -> Path:
     )
     write_text(place / CONFIG, msgspec.json.format(msgspec.json.encode(kept)).decode() + "\n")
     write_text(place / CARD, model_card(model))
-    with atomic_path(place / WEIGHTS) as temporary:
-        tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
-        safetensors.torch.save_file(tensors, temporary, {"format": "pt"})
+    write_tensors(place / WEIGHTS, model.state_dict(), {"format": "pt"})
     return place
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Writes tensors as safetensors, atomically.
+
+    Raises:
+        CacheError: The file cannot be written.
+    """
+    import safetensors.torch
+    from safetensors import SafetensorError
+
+    kept = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    try:
+        with atomic_path(path) as temporary:
+            safetensors.torch.save_file(kept, temporary, metadata)
+    except SafetensorError as error:
+        raise CacheError(f"{path} could not be written: {error}") from None
 
 
 def locate(name_or_path: str | os.PathLike[str], **hub: Any) -> Path:

@@ -126,8 +126,8 @@ class TrainingConfig(_Part, frozen=True, kw_only=True):
         early_stopping: When to end early; None for never.
         seed: Of new weights, of the order of the queries, and of what each step draws.
         deterministic: Refuses operations that are not reproducible on a GPU; the CPU's are.
-        checkpoint_minutes: At most this long passes between checkpoints; there is one after each epoch
-            too.
+        checkpoint_minutes: Once this long has passed, the next line of metrics.jsonl comes with a
+            checkpoint; there is one after each epoch too.
         log_every: Steps between two lines of metrics.jsonl.
     """
 
@@ -226,18 +226,22 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> Config:
     raw, where = _raw(name_or_path, [])
     if overrides:
         # What is wrong in the file is told as the file's.
-        convert(raw, Config, where)
+        _convert(raw, where)
         override(raw, overrides)
         where = f"{where} with {' '.join(overrides)}"
+    config = _convert(raw, where)
+    _check(config, where)
+    return config
+
+
+def _convert(raw: dict[str, Any], where: str) -> Config:
     version = raw.get("version", VERSION)
     if isinstance(version, int) and version > VERSION:
         raise InputError(
             f"{where}: is in version {version} of the format, and this vmr reads up to {VERSION}; "
             "update vmr"
         )
-    config = convert(raw, Config, where)
-    _check(config, where)
-    return config
+    return convert(raw, Config, where)
 
 
 def _raw(name_or_path: str, seen: list[str]) -> tuple[dict[str, Any], str]:
@@ -289,6 +293,7 @@ def _check(config: Config, where: str) -> None:
         config.training.optimiser,
         config.training.schedule,
     )
+    early = training.early_stopping
     rules: tuple[tuple[str, float | None, float, float], ...] = (
         ("data.workers", config.data.workers, 0, 1000),
         ("training.epochs", training.epochs, 0, 10**6),
@@ -296,6 +301,8 @@ def _check(config: Config, where: str) -> None:
         ("training.accumulate", training.accumulate, 1, training.batch_size),
         ("training.optimiser.lr", optimiser.lr, 0, 1e3),
         ("training.optimiser.weight_decay", optimiser.weight_decay, 0, 1e3),
+        ("training.optimiser.eps", optimiser.eps, 0, 1),
+        ("training.early_stopping.patience", early.patience if early else None, 1, 10**6),
         ("training.schedule.warmup", schedule.warmup, 0, 10**9),
         ("training.schedule.final", schedule.final, 0, 1),
         ("training.clip", training.clip, 1e-12, math.inf),
@@ -306,6 +313,15 @@ def _check(config: Config, where: str) -> None:
         ("evaluation.batch_size", config.evaluation.batch_size, 1, 10**6),
         ("evaluation.every", config.evaluation.every, 1, 10**6),
     )
+    rules += tuple(
+        (f"training.optimiser.betas.{place}", beta, 0, 1 - 1e-9)
+        for place, beta in enumerate(optimiser.betas)
+    )
+    for place, group in enumerate(optimiser.groups):
+        rules += (
+            (f"training.optimiser.groups.{place}.lr", group.lr, 0, 1e3),
+            (f"training.optimiser.groups.{place}.weight_decay", group.weight_decay, 0, 1e3),
+        )
     for name, value, low, high in rules:
         if value is not None and not low <= value <= high:
             raise InputError(f"{where}: {name}: expected {low:g} to {high:g}, got {value:g}")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
+import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +15,8 @@ import msgspec
 from torch import Tensor
 
 from vmr.errors import CacheError, InputError
-from vmr.files import atomic_path, write_text
+from vmr.files import make_folder, write_text
+from vmr.models.stored import write_tensors
 from vmr.settings import dump_yaml, load_yaml
 from vmr.training.config import Config
 
@@ -27,6 +28,12 @@ CONFIG, RUN, LAST, METRICS, RESULTS = (
     "results.json",
 )
 FORMAT = 1
+# What a kill leaves of a file that was being written (vmr.files.atomic_path), for the files of a run.
+_LEFT = re.compile(
+    r"\.(config|run|last|metrics|curves|results|val_predictions|test_predictions|model|README)"
+    r"\.\w{8}\.(yaml|json|jsonl|safetensors|png|md)"
+)
+_held: set[str] = set()  # folders that this process writes
 # What may change between two starts of a run: where things lie and how fast they come.
 _FREE = (
     ("data", "root"),
@@ -109,23 +116,28 @@ class RunFolder:
         command: str = "",
     ) -> None:
         self.path = Path(path)
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except FileExistsError:
-            raise InputError(f"{self.path}: expected a folder, got a file") from None
-        except OSError as error:
-            raise CacheError(f"{self.path} could not be made: {error.strerror}") from None
+        make_folder(self.path)
         self._lock()
+        try:
+            self._claim(config, inputs, command)
+        except BaseException:
+            self.close()
+            raise
+
+    def _claim(self, config: Config, inputs: Mapping[str, str], command: str) -> None:
+        self._sweep()
         self.resumed = (self.path / CONFIG).is_file()
         if self.resumed:
             self._check_same(config, inputs)
-            self._sweep()
             return
-        others = [entry.name for entry in self.path.iterdir() if not entry.name.startswith(".")]
+        names = sorted(entry.name for entry in self.path.iterdir() if entry.name[0] != ".")
+        # A run that was killed between its first two files has just the first.
+        others = [name for name in names if name != RUN]
         if others:
+            more = ", ..." if len(others) > 3 else ""
             raise InputError(
-                f"{self.path}: is not empty and holds no run ({', '.join(sorted(others)[:3])}, ...); "
-                "name another folder by --out"
+                f"{self.path}: is not empty and holds no run ({', '.join(others[:3])}{more}); name "
+                "another folder by --out"
             )
         about = {"version": 1, "vmr": _version(), "command": command, "inputs": dict(inputs)}
         write_text(self.path / RUN, json.dumps(about, indent=2) + "\n")
@@ -133,24 +145,33 @@ class RunFolder:
 
     def close(self) -> None:
         """Lets others write."""
+        _held.discard(self._place)
         self._handle.close()
 
     def _lock(self) -> None:
-        # The lock goes with the process, however that ends.
-        self._handle = (self.path / ".lock").open("a+")
+        # The lock goes with the process, however that ends, and processes that read features do not
+        # inherit it. Within one process it does not hold, and the set does.
+        self._place = str(self.path.resolve())
+        me = f"process {os.getpid()} on {socket.gethostname()}"
         try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._handle.seek(0)
-            holder = self._handle.read().strip() or "another process"
-            self._handle.close()
-            raise InputError(
-                f"{self.path}: a run is being written there by {holder}; wait for it, or name another "
-                "folder by --out"
+            if self._place in _held:
+                raise InputError(_taken(self.path, me))
+            self._handle = (self.path / ".lock").open("a+")
+            try:
+                fcntl.lockf(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):
+                self._handle.seek(0)
+                holder = self._handle.read().strip() or "another process"
+                self._handle.close()
+                raise InputError(_taken(self.path, holder)) from None
+            self._handle.truncate(0)
+            self._handle.write(me)
+            self._handle.flush()
+        except OSError as error:
+            raise CacheError(
+                f"{self.path / '.lock'} could not be written: {error.strerror}"
             ) from None
-        self._handle.truncate(0)
-        self._handle.write(f"process {os.getpid()} on {socket.gethostname()}")
-        self._handle.flush()
+        _held.add(self._place)
 
     def _check_same(self, config: Config, inputs: Mapping[str, str]) -> None:
         old = _comparable(load_yaml((self.path / CONFIG).read_bytes(), str(self.path / CONFIG)))
@@ -166,8 +187,11 @@ class RunFolder:
                 f"{self.path}: holds {CONFIG} but no {RUN}; name another folder by --out"
             )
         before = json.loads(run.read_bytes())["inputs"]
+        # A test split may be added later, or left out.
         differences += [
-            f"{name} has changed" for name in sorted(inputs) if before.get(name) != inputs[name]
+            f"{name} has changed"
+            for name in sorted(inputs)
+            if before.get(name, inputs[name] if name == "test" else None) != inputs[name]
         ]
         if differences:
             more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
@@ -178,9 +202,10 @@ class RunFolder:
 
     def _sweep(self) -> None:
         """Removes what a killed run left half-written; nobody else writes here."""
-        for stem in ("last", "metrics", "curves", "results"):
-            for left in self.path.glob(f".{stem}.*"):
-                left.unlink()
+        for folder in (self.path, self.path / "best"):
+            for left in folder.glob(".*"):
+                if _LEFT.fullmatch(left.name):
+                    left.unlink()
 
     # ---- checkpoints ----------------------------------------------------------------------------------
 
@@ -190,22 +215,13 @@ class RunFolder:
         Raises:
             CacheError: It cannot be written; the old one stays.
         """
-        import safetensors.torch
-        from safetensors import SafetensorError
-
-        kept = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        said = {"format": "pt", "state": msgspec.json.encode(state).decode()}
+        path = self.path / LAST
         try:
-            with atomic_path(self.path / LAST) as temporary:
-                safetensors.torch.save_file(kept, temporary, said)
-        except (SafetensorError, CacheError) as error:
-            whole = (
-                "; the checkpoint before it is whole, and the same command goes on from there"
-                if (self.path / LAST).is_file()
-                else ""
-            )
+            write_tensors(path, tensors, {"state": msgspec.json.encode(state).decode()})
+        except CacheError as error:
+            before = "; the checkpoint before it is whole, and the same command goes on from there"
             raise CacheError(
-                f"{self.path / LAST}: step {state.step} is not saved: {error}{whole}"
+                f"step {state.step} is not saved: {error}{before if path.is_file() else ''}"
             ) from None
 
     def load(self) -> tuple[dict[str, Tensor], State] | None:
@@ -240,11 +256,10 @@ class RunFolder:
 
     def keep_lines(self, count: int) -> None:
         """Cuts metrics.jsonl to its first lines: what came after the checkpoint is computed again."""
-        lines = self.lines()
-        if len(lines) > count:
-            write_text(
-                self.path / METRICS, "".join(f"{json.dumps(line)}\n" for line in lines[:count])
-            )
+        path = self.path / METRICS
+        kept = "".join(f"{json.dumps(line)}\n" for line in self.lines()[:count])
+        if path.is_file() and path.read_text("utf-8") != kept:
+            write_text(path, kept)
 
     def add_line(self, line: Mapping[str, Any]) -> None:
         """Adds a line to metrics.jsonl.
@@ -271,9 +286,9 @@ class RunFolder:
         return found
 
 
-def file_hash(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+def _taken(path: Path, holder: str) -> str:
+    advice = "wait for it, or name another folder by --out"
+    return f"{path}: a run is being written there by {holder}; {advice}"
 
 
 def _version() -> str:

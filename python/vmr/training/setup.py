@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader
 from vmr.data.annotations import Queries, read_queries
 from vmr.data.dataset import Batch, Item, MomentDataset, collate
 from vmr.data.packs import FeaturePack, load_pack
+from vmr.data.records import Query
 from vmr.errors import InputError
 from vmr.evaluation.predictions import Prediction
 from vmr.evaluation.scoring import evaluate
@@ -22,7 +24,6 @@ from vmr.models.registry import model_type
 from vmr.settings import convert, nearest
 from vmr.training.batches import EpochBatches
 from vmr.training.config import Config, DataConfig
-from vmr.training.run_folder import file_hash
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Setup:
         train: What is learned from.
         val: What chooses the best weights.
         test: What these are tested on; None where the config names none.
-        inputs: Hashes of the annotations, and what the features are, by name.
+        inputs: What the features are, and a hash of the queries that have some, by split.
         sources: Files and numbers of queries, by split.
     """
 
@@ -75,7 +76,7 @@ def set_up(config: Config) -> Setup:
         sets[split] = MomentDataset(
             queries, pack, pooled=kind.wants_pooled, skip_missing=data.skip_missing
         )
-        inputs[split] = file_hash(path)
+        inputs[split] = _content(sets[split].queries)
         sources[split] = f"{path.name}, {len(sets[split])} queries"
     if config.training.epochs and not any(query.windows for query in sets["train"].queries):
         raise InputError(f"data.train: {data.train}: has no windows to learn from")
@@ -90,6 +91,14 @@ def set_up(config: Config) -> Setup:
         inputs=inputs,
         sources=sources,
     )
+
+
+def _content(queries: Sequence[Query]) -> str:
+    """SHA-256 of what queries say, wherever they stand."""
+    found = hashlib.sha256()
+    for query in queries:
+        found.update(msgspec.json.encode(msgspec.structs.replace(query, line=0)))
+    return found.hexdigest()
 
 
 def _most(dataset: MomentDataset) -> tuple[int, int]:
