@@ -90,27 +90,102 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
     assert one["train.jsonl"] == three["train.jsonl"]
 
 
-@pytest.mark.parametrize("kept", [0, 1])
-def test_no_frame_and_no_narration_is_a_function_of_the_sentence_that_is_evaluated(
-    inputs: Inputs, tmp_path: Path, kept: int
-) -> None:
-    parameters = with_parameters(kept=kept)
-    made(inputs, tmp_path / "before", parameters)
+def reworded(inputs: Inputs, folder: Path, text: str, simulation: Simulation) -> set[str]:
+    """What changes, but for text features, when the first validation query has other words."""
     assert inputs.val is not None
-    query = vmr.read_queries(tmp_path / "before" / "val.jsonl")[0]
+    made(inputs, folder / "before", simulation)
+    query = vmr.read_queries(folder / "before" / "val.jsonl")[0]
     changed = [
-        # A word more does not move it to another class.
-        {**row, "query": row["query"] + " slowly"} if row["qid"] == query.qid else row
+        {**row, "query": text.format(row["query"])} if row["qid"] == query.qid else row
         for row in lines(inputs.val)
     ]
-    other = msgspec.structs.replace(inputs, val=corpora.write(tmp_path / "c.jsonl", changed))
-    made(other, tmp_path / "after", parameters)
-    before, after = (corpora.files(tmp_path / name) for name in ("before", "after"))
+    other = msgspec.structs.replace(inputs, val=corpora.write(folder / "changed.jsonl", changed))
+    made(other, folder / "after", simulation)
+    before, after = (corpora.files(folder / name) for name in ("before", "after"))
+    assert before.keys() == after.keys()
     different = {name for name in before if before[name] != after[name]}
-    assert different == {
+    of_text = {
         f"text_features/qid{query.qid}.npz", "val.jsonl", "glove.txt", "simulation.yaml",
         "report.json",
     }  # fmt: skip
+    assert {f"text_features/qid{query.qid}.npz", "val.jsonl"} <= different
+    return different - of_text
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_of_an_evaluated_sentence_only_the_number_of_its_class_reaches_frames_and_narrations(
+    inputs: Inputs, tmp_path: Path, kept: int
+) -> None:
+    (tmp_path / "near").mkdir()
+    (tmp_path / "far").mkdir()
+    parameters = with_parameters(kept=kept)
+    # A word more does not move it to another class.
+    assert not reworded(inputs, tmp_path / "near", "{} slowly", parameters)
+    far = reworded(inputs, tmp_path / "far", "tourists board a ferry in town", parameters)
+    assert far == {"video_features/v0.npz", "narration_features/v0.npz", "narrations.jsonl"}
+
+
+def test_with_timelines_nothing_of_an_evaluated_sentence_reaches_frames_and_narrations(
+    inputs: Inputs, tmp_path: Path
+) -> None:
+    assert inputs.val is not None
+    actions: dict[str, Any] = {}
+    for path in (inputs.train, inputs.val, *inputs.tests):
+        for number, row in enumerate(lines(path)):
+            action = [f"c{number % 5}", *row["relevant_windows"][0]]
+            actions.setdefault(row["vid"], {"actions": []})["actions"].append(action)
+    timelines = tmp_path / "timelines.json"
+    timelines.write_text(json.dumps(actions))
+    timed = msgspec.structs.replace(inputs, timelines=timelines)
+    for number, text in enumerate(("{} slowly", "tourists board a ferry in town", "no")):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        assert not reworded(timed, folder, text, SMALL)
+
+
+def test_no_narration_repeats_a_query_of_its_video(inputs: Inputs, tmp_path: Path) -> None:
+    def letters(text: str) -> str:
+        return "".join(filter(str.isalnum, text.lower()))
+
+    assert inputs.val is not None
+    known = sorted({row["query"] for row in lines(inputs.train)})
+    row = lines(inputs.val)[0]
+    # All that v0 could be told is asked of it; v1 is asked a third, and in other letters.
+    asked = [
+        *({**row, "qid": 700 + number, "query": text} for number, text in enumerate(known)),
+        *(
+            {**row, "qid": 800 + number, "vid": "v1", "query": f" {text.title()}!"}
+            for number, text in enumerate(known[::3])
+        ),
+    ]
+    said = [
+        {**row, "qid": number, "vid": "v1", "query": text}
+        for number, text in enumerate((known[0], "a witness"))
+    ]
+    inputs = msgspec.structs.replace(
+        inputs,
+        val=corpora.write(tmp_path / "val.jsonl", asked),
+        narrations=corpora.write(tmp_path / "said.jsonl", said),
+    )
+    for dropped in (0.0, 0.3):
+        out = tmp_path / str(dropped)
+        made(
+            inputs,
+            out,
+            with_parameters(classes=24, hallucinated=0.3, dropped=dropped, narration_seconds=1),
+        )
+        queries = {
+            (query.video, letters(query.text))
+            for split in ("train", "val", "test")
+            for query in vmr.read_queries(out / f"{split}.jsonl")
+        }
+        told = lines(out / "narrations.jsonl")
+        assert not [line for line in told if (line["video"], letters(line["text"])) in queries]
+        of = {
+            video: {line["source"] for line in told if line["video"] == video}
+            for video in ("v0", "v1")
+        }
+        assert of == {"v0": {"generic"}, "v1": {"class", "generic", "hallucinated", "witness"}}
 
 
 def test_a_class_is_known_by_sentences_of_other_videos_alone(
@@ -130,8 +205,10 @@ def test_a_class_is_known_by_sentences_of_other_videos_alone(
     assert classes.latent(0, "new") == pytest.approx(unit(latents[:4].sum(0)), abs=1e-6)
     # Nobody else speaks of the second class: the next that is known stands in.
     assert classes.latent(1, "a") == pytest.approx(classes.latent(0, "a"), abs=1e-6)
-    drawn = {classes.sentence(0, "a", rng) for _ in range(50)}
-    assert drawn == {2, 3}
+    drawn = {classes.sentence(0, "a", rng, lambda text: True) for _ in range(50)}
+    assert drawn == {"x", "y"}
+    assert {classes.sentence(0, "a", rng, lambda text: text != "x") for _ in range(50)} == {"y"}
+    assert classes.sentence(0, "a", rng, lambda text: text not in "xy") is None
     alone = Classes(1, [(0, 0)], latents[:1], ["v"], ["a"], {"a": ()}, filled=False)
     with pytest.raises(InputError, match="about several videos"):
         alone.latent(0, "a")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -92,14 +92,23 @@ class Classes:
         near = self._known_as(kind, video)
         return unit(self._sums[near] - self._own_sums.get((near, video), 0.0))
 
-    def sentence(self, kind: int, video: str, rng: np.random.Generator) -> int:
-        """A training sentence about the class in another video: its place among ``texts``."""
+    def sentence(
+        self, kind: int, video: str, rng: np.random.Generator, allowed: Callable[[str], bool]
+    ) -> str | None:
+        """A training sentence about the class in another video; None where none is allowed."""
         near = self._known_as(kind, video)
         bank = self._bank[near]
         while True:
             sentence = bank[int(rng.integers(len(bank)))]
             if self._videos[sentence] != video:
-                return sentence
+                break
+        if allowed(self.texts[sentence]):
+            return self.texts[sentence]
+        # Seldom: only now the whole class is looked through. What is drawn next must not move.
+        (aside,) = rng.spawn(1)
+        others = [place for place in bank if self._videos[place] != video]
+        texts = [text for text in (self.texts[place] for place in others) if allowed(text)]
+        return texts[int(aside.integers(len(texts)))] if texts else None
 
 
 def pseudo_classes(

@@ -136,7 +136,7 @@ def make_corpus(
         scenes=_by_video(
             [*(query for part in splits.values() for query in part), *left], durations
         ),
-        # A narration must not repeat what is evaluated, whoever said it.
+        # What is evaluated is not to be narrated: its words need no vector. `narrate` looks closer.
         witnesses=_by_video(
             [query for query in seen if (query.video, query.text) not in evaluated], durations
         ),

@@ -19,7 +19,7 @@ from vmr.files import atomic_path, write_text
 from vmr.settings import dump_yaml, load_yaml
 from vmr.simulation.parameters import Simulation
 
-VERSION = 1
+VERSION = 2
 """Of the generator: another one makes other files of the same parameters."""
 
 VIDEO = "video_features/{vid}.npz"

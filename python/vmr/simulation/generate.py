@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import warnings
@@ -275,11 +276,16 @@ class _Run:
     def _write_videos(self, calibration: Calibration) -> list[Narration]:
         """Frames and narrations of all videos."""
         durations = self._corpus.durations
+        asked: dict[str, list[str]] = {video: [] for video in durations}
+        for query in itertools.chain.from_iterable(self._corpus.splits.values()):
+            asked[query.video].append(query.text)
         lines: list[Narration] = []
         for done, (video, duration) in enumerate(durations.items(), 1):
             track = self._track(video)
             said = self._corpus.witnesses.get(video, ())
-            told, whole = narrate(video, duration, track, self._classes, said, self._simulation)
+            told, whole = narrate(
+                video, duration, track, self._classes, said, asked[video], self._simulation
+            )
             lines += told
             frames, narrated = fill(VIDEO, vid=video), fill(_NARRATED, vid=video)
             if not self._folder.has(frames):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import msgspec
@@ -54,9 +55,12 @@ def narrate(
     track: Track,
     classes: Classes,
     witnesses: Sequence[Timed],
+    asked: Iterable[str],
     simulation: Simulation,
 ) -> tuple[list[Narration], list[str]]:
     """The narrations of a video in time, and the whole sentence that each is made from.
+
+    None has the words of a query of the video.
 
     Args:
         video: Its name.
@@ -64,8 +68,16 @@ def narrate(
         track: What the video shows.
         classes: Whose training sentences are used.
         witnesses: What was said of this video by others than the annotators of its queries.
+        asked: The sentences of the video's queries.
         simulation: The parameters.
     """
+    barred = {_letters(text) for text in asked}
+
+    def allowed(text: str) -> bool:
+        return _letters(text) not in barred
+
+    heard = [timed for timed in witnesses if allowed(timed.text)]
+    generic = [line for line in GENERIC if allowed(line)] or GENERIC
     rng = generator(simulation.seed, "narrations", video)
     period = simulation.narration_seconds
     count = max(1, int(duration / period))
@@ -78,17 +90,22 @@ def narrate(
     for time in times:
         chance, second = rng.random(2)
         there = [scene.kind for scene in track.scenes if scene.start <= time < scene.end]
-        seen = [timed for timed in witnesses if _at(timed, time)]
+        seen = [timed for timed in heard if _at(timed, time)]
+        text: str | None = None
+        source: Source = "generic"
         if chance < simulation.hallucinated and absent:
             kind = absent[int(rng.integers(len(absent)))]
-            said.append((classes.texts[classes.sentence(kind, video, rng)], "hallucinated"))
+            text, source = classes.sentence(kind, video, rng, allowed), "hallucinated"
         elif chance < simulation.hallucinated + simulation.generic or not (there or seen):
-            said.append((GENERIC[int(rng.integers(len(GENERIC)))], "generic"))
+            pass
         elif seen and (second < simulation.witness or not there):
-            said.append((seen[int(rng.integers(len(seen)))].text, "witness"))
+            text, source = seen[int(rng.integers(len(seen)))].text, "witness"
         else:
             kind = there[int(rng.integers(len(there)))]
-            said.append((classes.texts[classes.sentence(kind, video, rng)], "class"))
+            text, source = classes.sentence(kind, video, rng, allowed), "class"
+        if text is None:
+            text, source = generic[int(rng.integers(len(generic)))], "generic"
+        said.append((text, source))
     if simulation.null == "narrations":
         order = generator(simulation.seed, "shuffled narrations", video).permutation(count)
         said = [said[place] for place in order]
@@ -97,8 +114,15 @@ def narrate(
     for time, (text, source) in zip(times, said, strict=True):
         whole = source == "generic"
         spoken = text if whole else _shortened(text, simulation.dropped, drawn)
+        # What is left of a sentence may be a query.
+        spoken = spoken if allowed(spoken) else text
         lines.append(Narration(video, time, spoken, source))
     return lines, [text for text, _ in said]
+
+
+def _letters(text: str) -> str:
+    """A sentence without case, punctuation and blanks."""
+    return re.sub(r"[\W_]+", "", text.casefold())
 
 
 def _at(timed: Timed, time: float) -> bool:
