@@ -115,6 +115,11 @@ def _said(error: str, kind: Any, value: Any, inside: str) -> str:
     said = f"{said[:1].lower()}{said[1:]}"
     for name in names:
         value = value.get(name) if isinstance(value, dict) else None
+    if said.startswith("invalid enum value"):
+        allowed = _allowed(kind, names)
+        came = said.removeprefix("invalid enum value ")
+        hint = nearest(came.strip("'"), allowed)
+        return f"{place}: expected one of {', '.join(allowed)}; got {came}{hint}"
     came = f" ({value!r})" if isinstance(value, str | int | float) else ""
     return f"{place}: {said}{came}" if place else said
 
@@ -132,8 +137,22 @@ def _hint(kind: Any, names: Sequence[str], name: str, inside: str) -> str:
     return f"; known here: {', '.join(here)}" if here else ""
 
 
+def _allowed(kind: Any, names: Sequence[str]) -> list[str]:
+    """The values that the type takes under a path, where it names them."""
+    *above, last = names
+    options = _at(kind, above)
+    inner = _struct_fields(options).get(last)
+    literals = _options(inner) if inner is not None else ()
+    return [str(value) for option in literals for value in getattr(option, "values", ())]
+
+
 def _fields(kind: Any, names: Sequence[str]) -> list[str]:
     """The keys that the type knows under a path."""
+    return list(_struct_fields(_at(kind, names)))
+
+
+def _at(kind: Any, names: Sequence[str]) -> Sequence[Any]:
+    """The types that may stand under a path."""
     options = _options(msgspec.inspect.type_info(kind))
     for name in names:
         if name == "*" or name.isdigit():
@@ -141,7 +160,7 @@ def _fields(kind: Any, names: Sequence[str]) -> list[str]:
         else:
             inner = _struct_fields(options).get(name)
             options = _options(inner) if inner is not None else ()
-    return list(_struct_fields(options))
+    return options
 
 
 def _paths(kind: Any) -> list[str]:

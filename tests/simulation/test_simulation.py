@@ -106,7 +106,7 @@ def reworded(inputs: Inputs, folder: Path, text: str, simulation: Simulation) ->
     different = {name for name in before if before[name] != after[name]}
     of_text = {
         f"text_features/qid{query.qid}.npz", "val.jsonl", "glove.txt", "simulation.yaml",
-        "report.json",
+        "pack.yaml", "pack-glove.yaml", "report.json",
     }  # fmt: skip
     assert {f"text_features/qid{query.qid}.npz", "val.jsonl"} <= different
     return different - of_text

@@ -88,7 +88,7 @@ def lines(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("accumulate", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_two_processes_are_one(config: str, tmp_path: Path, accumulate: int) -> None:
     # A loss that spans the batch cannot be cut into parts that come one after the other.
     parts = [] if accumulate == 1 else ["training.accumulate=2", "model.batch_contrastive=0"]
@@ -124,6 +124,7 @@ def test_two_processes_are_one(config: str, tmp_path: Path, accumulate: int) -> 
     assert errors.count("steps in") == 1
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_processes(config: str, tmp_path: Path) -> None:
     train(load_config(config, SETTINGS), tmp_path / "one", device="cpu")
 

@@ -194,7 +194,7 @@ for kill in [*kills, None]:
 """
 
 
-@pytest.mark.parametrize("ema", ["null", "0.8"])
+@pytest.mark.parametrize("ema", [pytest.param("null", marks=pytest.mark.slow), "0.8"])
 def test_a_killed_run_ends_as_one_left_alone(config: str, tmp_path: Path, ema: str) -> None:
     settings = [
         "training.epochs=3", f"training.ema={ema}", "training.log_every=1",
@@ -239,7 +239,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(
     assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
-@pytest.mark.parametrize("signal_name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("signal_name", ["SIGINT", pytest.param("SIGTERM", marks=pytest.mark.slow)])
 def test_a_signal_to_the_whole_group_and_a_kill_with_readers(
     config: str, tmp_path: Path, signal_name: str
 ) -> None:
@@ -392,7 +392,7 @@ def test_a_loss_that_is_no_number(
     assert all(torch.isfinite(value).all() for value in weights(out).values())
 
 
-@pytest.mark.parametrize("file", ["last", "best"])
+@pytest.mark.parametrize("file", ["last", pytest.param("best", marks=pytest.mark.slow)])
 def test_a_full_disk_leaves_the_checkpoint_whole(config: str, tmp_path: Path, file: str) -> None:
     out = tmp_path / "run"
     place = "folder.RunFolder.save" if file == "last" else "base.MomentModel.save_pretrained"

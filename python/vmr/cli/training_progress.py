@@ -44,6 +44,8 @@ class TrainingProgress:
         """A :data:`vmr.training.Watch`."""
         if not self._is_main:
             return
+        if self._value is None and status.resumed:
+            self._say(f"{self._name}: goes on from step {status.resumed:,} of {status.steps:,}")
         text = f"{self._name}: {status_text(status)}"
         # Every evaluation leaves a line; between them there is one now and then.
         known = (status.epoch, status.value)
@@ -65,6 +67,12 @@ class TrainingProgress:
         if self._live is not None:
             self._live.update(text)
         elif self._is_time():
+            print(text, file=sys.stderr, flush=True)
+
+    def _say(self, text: str) -> None:
+        if self._live is not None:
+            self._live.console.print(text, highlight=False, soft_wrap=True)
+        else:
             print(text, file=sys.stderr, flush=True)
 
     def _is_time(self) -> bool:
@@ -97,4 +105,6 @@ def status_text(status: Status) -> str:
 def _time_text(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes}:{rest:02d} min"
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -19,7 +19,7 @@ from vmr.data.packs import FeaturePack
 from vmr.data.records import Query
 from vmr.errors import InputError, VmrWarning
 
-_NAMED = 50  # missing videos or queries in a message
+_NAMED = 20  # missing videos or queries in a message
 _KEPT = 4  # videos: annotation files list a video's queries one after the other
 
 
@@ -135,7 +135,8 @@ class MomentDataset(Dataset[Item]):
             raise InputError(
                 f"{pack.name}: no features of {_listed('video', missing.videos)}"
                 f"{' and ' if videos and qids else ''}{_listed('query', missing.queries)}, out of "
-                f"{len(queries)} queries; add them, or leave such queries out (skip_missing)"
+                f"{len(queries)} queries; add them, or leave such queries out "
+                "(--skip-missing, skip_missing)"
             )
         left = {id(query) for query in gone}
         self.queries = tuple(query for query in queries if id(query) not in left)

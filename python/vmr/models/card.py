@@ -31,13 +31,13 @@ def model_card(model: MomentModel) -> str:
         "official jsonl.",
     ]
     if about is None:
-        lines += ["", "The weights have not been trained by vmr."]
+        lines += ["", "What the weights were trained on is not known."]
     else:
         lines += [
             "",
             "## Data",
             "",
-            f"Features: {about.pack.about or 'see `about.pack` in config.json'}.",
+            f"Features. {about.pack.about or 'see `about.pack` in config.json'}.",
         ]
         lines += [f"- {split}: {said}" for split, said in about.data.items()]
         lines += ["", "## Metrics", ""]

@@ -14,8 +14,8 @@ import numpy as np
 import vmr
 from vmr.data.lines import read_document
 from vmr.data.pack_spec import Glove, Pack, Source, Text
-from vmr.errors import CacheError, InputError
-from vmr.files import atomic_path, write_text
+from vmr.errors import InputError
+from vmr.files import atomic_path, make_folder, write_text
 from vmr.settings import dump_yaml, load_yaml
 from vmr.simulation.parameters import Simulation
 
@@ -54,6 +54,12 @@ class Folder:
             raise InputError(
                 f"{self.path}: is not empty and holds no {_CLAIM}; name another folder"
             )
+
+    @property
+    def identity(self) -> str:
+        """SHA-1 of what tells this simulation from others; a run on its pack goes by it."""
+        claim = {key: value for key, value in self._claim.items() if key != "vmr"}
+        return hashlib.sha1(msgspec.json.encode(claim, order="sorted")).hexdigest()
 
     def claim(self) -> None:
         """Makes the folder this simulation's own; until then nothing is written."""
@@ -94,10 +100,7 @@ class Folder:
         Raises:
             CacheError: It cannot be made.
         """
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CacheError(f"{folder}: cannot be made: {error.strerror}") from error
+        make_folder(folder)
 
 
 def _flat(value: Mapping[str, Any], above: str = "") -> dict[str, Any]:
@@ -108,14 +111,14 @@ def _flat(value: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     return found
 
 
-def packs(simulation: Simulation, about: str) -> dict[str, str]:
+def packs(simulation: Simulation, about: str, identity: str) -> dict[str, str]:
     """The packs of a corpus as YAML, by file name: with tokens, and with word vectors instead."""
     common: dict[str, Any] = {
         "about": f"Simulated: {about}",
         "columns": ("frames", "tef"),
         "sources": {"frames": Source(files=(VIDEO,), dim=simulation.dim)},
         "seconds_per_row": simulation.row_seconds,
-        "made": {"by": "vmr data simulate"},
+        "made": {"by": "vmr data simulate", "simulation": identity},
     }
     text = Text(files=(TEXT,), dim=simulation.dim, max_rows=_TOKENS)
     glove = Glove(files=(GLOVE,), split="words", dim=simulation.word_dim, max_rows=_TOKENS)

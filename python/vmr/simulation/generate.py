@@ -180,6 +180,7 @@ class _Run:
         self._encode()
         self._mean = self._seen.rows(self._train).mean(axis=0)
         latents = self._latents(self._train)
+        self._pseudo = timelines is None
         self._classes = self._classified(timelines, latents)
         self._views = QueryViews(self._read, self._train, latents, simulation)
         self._frames = view(simulation, "frames", SHARED, latents.shape[1], simulation.dim)
@@ -222,16 +223,18 @@ class _Run:
         """Writes what is not there yet."""
         folder, simulation, corpus = self._folder, self._simulation, self._corpus
         folder.claim()
-        for name, text in packs(simulation, corpus.about).items():
+        for name, text in packs(simulation, corpus.about, folder.identity).items():
             folder.write(name, text)
         splits = self._write_splits()
         calibration = calibrate(
             corpus.splits[TRAIN], self._track, self._frames, self._views, simulation, self._progress
         )
         if not calibration.in_reach:
+            few = self._pseudo and 20 * simulation.classes > len(self._train)
+            advice = "; fewer `classes` may help so few sentences" if few else ""
             warnings.warn(
                 f"hit={simulation.hit:g} is out of reach: of {calibration.queries} training queries "
-                f"{calibration.hit:.3f} have their most similar frame in the ground truth",
+                f"{calibration.hit:.3f} have their most similar frame in the ground truth{advice}",
                 VmrWarning,
                 stacklevel=3,
             )

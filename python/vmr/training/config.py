@@ -264,6 +264,11 @@ def _raw(name_or_path: str, seen: list[str]) -> tuple[dict[str, Any], str]:
     if base in seen or not isinstance(base, str):
         raise InputError(f"{where}: base: expected the name of another config, got {base!r}")
     beside = path.parent / base
+    if not beside.is_file() and base not in _ready():
+        raise InputError(
+            f"{where}: base: expected a ready config (`vmr train --list`) or a file beside this one, "
+            f"got {base!r}{nearest(base, _ready())}"
+        )
     below, _ = _raw(str(beside) if beside.is_file() else base, [*seen, base])
     if "kind" in _section(raw, "model"):
         below.pop("model", None)  # another model has other hyper-parameters

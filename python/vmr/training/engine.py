@@ -185,9 +185,15 @@ class Engine:
             found |= {f"optimiser.{place}.{name}": value for name, value in kept.items()}
         return found
 
-    def load(self, tensors: Mapping[str, Tensor], scale: Mapping[str, Any]) -> None:
-        """Puts back what :meth:`tensors` gave, and ``scale``, the state of :attr:`scaler`."""
-        load_tensors(self.model, _below("model.", tensors), "checkpoint")
+    def load(
+        self, tensors: Mapping[str, Tensor], scale: Mapping[str, Any], where: str = "checkpoint"
+    ) -> None:
+        """Puts back what :meth:`tensors` gave, and ``scale``, the state of :attr:`scaler`.
+
+        Raises:
+            InputError: The tensors are another model's; ``where`` says in the message whose they are.
+        """
+        load_tensors(self.model, _below("model.", tensors), where)
         if self.averaged is not None:
             self.averaged.load_state_dict(_below("averaged.", tensors))
         state: dict[int, dict[str, Tensor]] = {}

@@ -28,7 +28,7 @@ from vmr.training.engine import Engine, Step
 from vmr.training.environment import deterministic, interruptible, pick_device, reading, terminable
 from vmr.training.prediction import predict
 from vmr.training.results import RunResults, Status, Watch, unwatched
-from vmr.training.run_folder import RESULTS, Best, RunFolder, State
+from vmr.training.run_folder import LAST, RESULTS, Best, RunFolder, State
 from vmr.training.setup import Setup, beyond_features, checked_protocol, loader, set_up
 
 _GOES_ON = "the same command goes on from there"
@@ -108,6 +108,7 @@ class _Run:
         self._summed = 0
         self._loss = math.nan
         self._value: float | None = None
+        self._resumed = 0
         self._protocol = checked_protocol(config, setup.val)
 
     def go(self, test: bool) -> RunResults:
@@ -130,7 +131,9 @@ class _Run:
         engine = Engine(model, training, batches.steps, self.device)
         if kept is not None:
             tensors, self._state = kept
-            engine.load(tensors, self._state.scale)
+            where = "the checkpoint" if self._folder is None else str(self._folder.path / LAST)
+            engine.load(tensors, self._state.scale, where)
+            self._resumed = self._state.step
             self._lines = self._state.lines
             self._clock.before = self._state.seconds
         if not self._state.ended:
@@ -265,6 +268,7 @@ class _Run:
                 value=self._value,
                 best=self._state.best,
                 seconds_left=(batches.steps - done) / speed if speed else math.inf,
+                resumed=self._resumed,
                 ends_epoch=done % batches.per_epoch == 0,
             )
         )

@@ -32,6 +32,7 @@ class Status:
         value: Of the last evaluation; None before the first.
         best: The best one; None before the first.
         seconds_left: Until the last epoch at this rate, evaluations left out.
+        resumed: The step that this start went on from; 0 for a new run.
         ends_epoch: Whether this was an epoch's last step.
     """
 
@@ -47,6 +48,7 @@ class Status:
     value: float | None
     best: Best | None
     seconds_left: float
+    resumed: int
     ends_epoch: bool
 
 

@@ -112,7 +112,7 @@ class RunFolder:
         self,
         path: str | os.PathLike[str],
         config: Config,
-        inputs: Mapping[str, str],
+        inputs: Mapping[str, Any],
         command: str = "",
     ) -> None:
         self.path = Path(path)
@@ -124,7 +124,7 @@ class RunFolder:
             self.close()
             raise
 
-    def _claim(self, config: Config, inputs: Mapping[str, str], command: str) -> None:
+    def _claim(self, config: Config, inputs: Mapping[str, Any], command: str) -> None:
         self._sweep()
         self.resumed = (self.path / CONFIG).is_file()
         if self.resumed:
@@ -173,7 +173,7 @@ class RunFolder:
             ) from None
         _held.add(self._place)
 
-    def _check_same(self, config: Config, inputs: Mapping[str, str]) -> None:
+    def _check_same(self, config: Config, inputs: Mapping[str, Any]) -> None:
         old = _comparable(load_yaml((self.path / CONFIG).read_bytes(), str(self.path / CONFIG)))
         new = _comparable(msgspec.to_builtins(config))
         differences = [

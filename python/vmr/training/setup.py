@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
@@ -45,7 +47,7 @@ class Setup:
     train: MomentDataset
     val: MomentDataset
     test: MomentDataset | None
-    inputs: Mapping[str, str]
+    inputs: Mapping[str, Any]
     sources: Mapping[str, str]
 
     @property
@@ -65,7 +67,7 @@ def set_up(config: Config) -> Setup:
     kind = model_type(str(config.model.get("kind")), "model.kind")
     pack = _pack(data)
     sets: dict[str, MomentDataset] = {}
-    inputs = {"features": msgspec.json.encode(pack.spec).decode()}
+    inputs: dict[str, Any] = {"features": json.loads(msgspec.json.encode(pack.spec))}
     sources: dict[str, str] = {}
     for split in ("train", "val", "test"):
         name = getattr(data, split)
@@ -198,7 +200,8 @@ def _queries(path: Path, data: DataConfig, split: str) -> Queries:
     try:
         return read_queries(path, durations=data.durations)
     except InputError as error:
-        raise InputError(f"data.{split}: {error}") from None
+        without = "; data.test=null trains without a test" if split == "test" else ""
+        raise InputError(f"data.{split}: {error}{without}") from None
 
 
 def beyond_features(batch: Batch) -> int:

@@ -28,10 +28,10 @@ def training_curves(lines: Sequence[Mapping[str, Any]], metric: str, title: str 
     evaluations = [line for line in lines if line.get("val", {}).get(metric) is not None]
     figure = Figure(figsize=(8.4, 5.2), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1))
-    at = [line["step"] for line in steps]
-    above.plot(at, [line["loss"] for line in steps], color=_LOSS, linewidth=1.5)
+    at, losses = [line["step"] for line in steps], [line["loss"] for line in steps]
+    above.plot(at, losses, color=_LOSS, linewidth=1.5)
     above.set_ylabel("loss", color=_LOSS)
-    if all(line["loss"] > 0 for line in steps) and steps:
+    if losses and min(losses) > 0 and max(losses) > 10 * min(losses):
         above.set_yscale("log")
     rates = above.twinx()
     rates.plot(at, [line["rate"] for line in steps], color=_RATE, linewidth=1.0, linestyle="--")
@@ -50,6 +50,7 @@ def training_curves(lines: Sequence[Mapping[str, Any]], metric: str, title: str 
             f"best: {values[best]:.2f} at step {step:,}, epoch {evaluations[best]['epoch']}",
             fontsize=9, loc="right",
         )  # fmt: skip
+    below.set_ylim(bottom=0)
     below.set_ylabel(f"val {metric}", color=_METRIC)
     below.set_xlabel("step")
     for axes in (above, below):
