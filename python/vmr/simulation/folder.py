@@ -59,11 +59,13 @@ class Folder:
     def identity(self) -> str:
         """SHA-1 of what tells this simulation from others; a run on its pack goes by it."""
         claim = {key: value for key, value in self._claim.items() if key != "vmr"}
-        return hashlib.sha1(msgspec.json.encode(claim, order="sorted")).hexdigest()
+        return hashlib.sha1(
+            msgspec.json.encode(claim, order="sorted"), usedforsecurity=False
+        ).hexdigest()
 
     def claim(self) -> None:
         """Makes the folder this simulation's own; until then nothing is written."""
-        self.make(self.path)
+        make_folder(self.path)
         write_text(self.path / _CLAIM, dump_yaml(self._claim))
 
     def _compare(self, there: Any, mine: dict[str, Any]) -> None:
@@ -81,7 +83,7 @@ class Folder:
     def save(self, name: str, **arrays: Any) -> None:
         """Writes an npz, stored and not deflated: features hardly shrink."""
         target = self.path / name
-        self.make(target.parent)
+        make_folder(target.parent)
         with atomic_path(target) as temporary, temporary.open("wb") as file:
             np.savez(file, **arrays)
 
@@ -92,15 +94,6 @@ class Folder:
     def has(self, name: str) -> bool:
         """Whether a file is there already, which then is whole."""
         return (self.path / name).is_file()
-
-    @staticmethod
-    def make(folder: Path) -> None:
-        """Makes a folder.
-
-        Raises:
-            CacheError: It cannot be made.
-        """
-        make_folder(folder)
 
 
 def _flat(value: Mapping[str, Any], above: str = "") -> dict[str, Any]:
