@@ -22,6 +22,7 @@ needs_models = pytest.mark.skipif(
 SMALL = Simulation(classes=12, dim=64, word_dim=20)
 
 
+@pytest.mark.slow
 @needs_models
 @pytest.mark.xdist_group("models")
 @pytest.mark.filterwarnings("ignore:.*out of reach:vmr.VmrWarning")
