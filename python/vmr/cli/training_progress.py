@@ -29,6 +29,7 @@ class TrainingProgress:
         self._live: Any = None
         self._last = time.monotonic()
         self._value: tuple[int, float | None] | None = None
+        self._begun = False
 
     def __enter__(self) -> TrainingProgress:
         if self._is_main and sys.stderr.isatty():
@@ -44,30 +45,29 @@ class TrainingProgress:
         """A :data:`vmr.training.Watch`."""
         if not self._is_main:
             return
-        if self._value is None and status.resumed:
+        if status.resumed and not self._begun:
             self._say(f"{self._name}: goes on from step {status.resumed:,} of {status.steps:,}")
+        self._begun = True
         text = f"{self._name}: {status_text(status)}"
         # Every evaluation leaves a line; between them there is one now and then.
         known = (status.epoch, status.value)
         evaluated = status.value is not None and known != self._value and status.ends_epoch
         if evaluated:
             self._value = known
-        if self._live is not None:
-            self._live.update(text)
-            if evaluated:
-                self._live.console.print(text, highlight=False, soft_wrap=True)
-        elif evaluated or self._is_time():
-            print(text, file=sys.stderr, flush=True)
+        self._update(text, lasting=evaluated)
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """A :data:`vmr.progress.Progress`."""
         if not self._is_main:
             return
-        text = f"{self._name}: {stage} {done}/{total}"
+        self._update(f"{self._name}: {stage} {done}/{total}")
+
+    def _update(self, text: str, *, lasting: bool = False) -> None:
+        """Shows where the run is; what lasts is a line of its own on a terminal too."""
         if self._live is not None:
             self._live.update(text)
-        elif self._is_time():
-            print(text, file=sys.stderr, flush=True)
+        if lasting or (self._live is None and self._is_time()):
+            self._say(text)
 
     def _say(self, text: str) -> None:
         if self._live is not None:

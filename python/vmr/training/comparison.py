@@ -14,10 +14,10 @@ from typing import Protocol
 import msgspec
 import torch
 
-from vmr.errors import CacheError, InputError
+from vmr.errors import InputError
 from vmr.evaluation.scoring import Evaluation, evaluate
 from vmr.evaluation.statistics import seed_differences
-from vmr.files import write_text
+from vmr.files import make_folder, write_text
 from vmr.progress import silent
 from vmr.training.comparison_report import (
     Comparison,
@@ -268,13 +268,8 @@ def _grid(tries: Sequence[str]) -> list[tuple[str, ...]]:
 def _hold(folder: Path, plan: dict[str, object]) -> None:
     """Makes the folder of a comparison, or sees that it is this one's."""
     path = folder / PLAN
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        entries = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
-    except (FileExistsError, NotADirectoryError):
-        raise InputError(f"{folder}: expected a folder, got a file") from None
-    except OSError as error:
-        raise CacheError(f"{folder} could not be made: {error.strerror}") from None
+    make_folder(folder)
+    entries = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
     if PLAN not in entries:
         if entries:
             raise InputError(

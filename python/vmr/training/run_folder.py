@@ -101,7 +101,6 @@ class RunFolder:
 
     Attributes:
         path: The folder.
-        resumed: Whether the run was begun before.
 
     Raises:
         InputError: The folder holds something else or another run, or another process writes there.
@@ -126,8 +125,7 @@ class RunFolder:
 
     def _claim(self, config: Config, inputs: Mapping[str, Any], command: str) -> None:
         self._sweep()
-        self.resumed = (self.path / CONFIG).is_file()
-        if self.resumed:
+        if (self.path / CONFIG).is_file():
             self._check_same(config, inputs)
             return
         names = sorted(entry.name for entry in self.path.iterdir() if entry.name[0] != ".")
