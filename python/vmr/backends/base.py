@@ -108,3 +108,19 @@ class Captioner(Protocol):
     def caption_for(self, frames: Frames, focus: Focus) -> list[str]:
         """A query-aware caption for each frame; an empty string where there is none."""
         ...
+
+
+@runtime_checkable
+class Concurrent(Protocol):
+    """What a model may say besides: how many of its calls may run at once, from several threads.
+
+    A model that does not say so gets one call at a time.
+    """
+
+    @property
+    def calls_at_once(self) -> int: ...
+
+
+def calls_at_once(model: object) -> int:
+    """How many calls of a model may run at once."""
+    return model.calls_at_once if isinstance(model, Concurrent) else 1

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypedDict, runtime_checkable
 
-from vmr.backends.base import Rewrite
+from vmr.backends.base import Rewrite, calls_at_once
 from vmr.errors import BackendError, InputError
 
 
@@ -32,7 +32,10 @@ Messages = Sequence[Message]
 
 @runtime_checkable
 class TextGenerator(Protocol):
-    """A language model that goes on with a chat."""
+    """A language model that goes on with a chat.
+
+    It may have ``calls_at_once`` too (:class:`vmr.backends.base.Concurrent`).
+    """
 
     @property
     def name(self) -> str:
@@ -186,6 +189,11 @@ class LlmRewriter:
     def name(self) -> str:
         """The generator's name and a digest of the prompts."""
         return self._name
+
+    @property
+    def calls_at_once(self) -> int:
+        """As many as the generator takes."""
+        return calls_at_once(self._generator)
 
     def rewrite(self, query: str, pairs: int) -> list[Rewrite]:
         """Rewrites of the query, cleaned but not judged.

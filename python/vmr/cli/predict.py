@@ -58,10 +58,10 @@ def run(options: argparse.Namespace) -> int:
     from vmr.cli.common import say
     from vmr.data.annotations import read_queries
     from vmr.data.dataset import MomentDataset
+    from vmr.devices import pick_device
     from vmr.errors import InputError
     from vmr.evaluation.predictions import prediction_lines, write_predictions
     from vmr.models.base import MomentModel
-    from vmr.training.environment import pick_device
     from vmr.training.prediction import predict
 
     if options.batch_size < 1:

@@ -14,6 +14,7 @@ from typing import Protocol
 import msgspec
 import torch
 
+from vmr.devices import pick_device
 from vmr.errors import InputError
 from vmr.evaluation.scoring import Evaluation, evaluate
 from vmr.evaluation.statistics import seed_differences
@@ -29,7 +30,6 @@ from vmr.training.comparison_report import (
 )
 from vmr.training.config import Config, TrainingConfig, load_config
 from vmr.training.distributed import on_main, process_group
-from vmr.training.environment import pick_device
 from vmr.training.fairness import Side, Trial, check_fair, open_side
 from vmr.training.loop import train
 from vmr.training.results import RunResults, Status, unwatched

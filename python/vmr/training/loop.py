@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from vmr.data.dataset import MomentDataset
+from vmr.devices import pick_device
 from vmr.errors import InputError, TrainingError, VmrWarning
 from vmr.evaluation.predictions import Prediction, write_predictions
 from vmr.evaluation.scoring import Evaluation, evaluate
@@ -25,7 +26,7 @@ from vmr.training.batches import EpochBatches
 from vmr.training.config import Config, TrainingConfig
 from vmr.training.distributed import on_main, process_group, rank_and_world, summed
 from vmr.training.engine import Engine, Step
-from vmr.training.environment import deterministic, interruptible, pick_device, reading, terminable
+from vmr.training.environment import deterministic, interruptible, reading, terminable
 from vmr.training.prediction import predict
 from vmr.training.results import RunResults, Status, Watch, unwatched
 from vmr.training.run_folder import LAST, RESULTS, Best, RunFolder, State

@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 
+from vmr.devices import pick_device
 from vmr.errors import InputError
 from vmr.progress import Stopwatch
 from vmr.tables import table
 from vmr.training.batches import EpochBatches
 from vmr.training.config import Config
 from vmr.training.engine import Engine
-from vmr.training.environment import pick_device, reading
+from vmr.training.environment import reading
 from vmr.training.setup import loader, set_up
 
 _WARM_UP = 5

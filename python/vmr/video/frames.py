@@ -13,6 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from vmr.errors import InputError
 
+_JPEG_QUALITY = 95
+
 Load = Callable[[], tuple[NDArray[np.uint8], NDArray[np.float64]]]
 
 
@@ -65,12 +67,14 @@ class Frames:
         times: [n] asked times, s from the first frame of the video.
         load: Gives (pixels [n, H, W, 3] RGB, shown [n] s); called at most once.
         derived: What was computed from these frames before, one row a frame, by name.
+        jpegs: The frames as pictures, where they were encoded before.
         video: Name of the video.
 
     Attributes:
         times: [n] asked times, s.
         derived: What was computed from the frames, one row a frame, by name. Whoever holds the frames
             may persist it.
+        encoded: What :meth:`jpegs` gave, None where nobody asked; to be persisted likewise.
         video: Name of the video.
     """
 
@@ -80,10 +84,12 @@ class Frames:
         load: Load,
         *,
         derived: dict[str, NDArray[Any]] | None = None,
+        jpegs: list[bytes] | None = None,
         video: str = "",
     ) -> None:
         self.times: NDArray[np.float64] = np.asarray(times, dtype=np.float64)
         self.derived: dict[str, NDArray[Any]] = {} if derived is None else derived
+        self.encoded = jpegs
         self.video = video
         self._load = load
         self._decoded: tuple[NDArray[np.uint8], NDArray[np.float64]] | None = None
@@ -109,7 +115,25 @@ class Frames:
             self.derived[name] = compute(self.pixels)
         return self.derived[name]
 
+    def jpegs(self) -> list[bytes]:
+        """The frames as JPEG pictures, encoded from the pixels (and kept) where they are not yet.
+
+        A model that sees frames only in this way sees the same whether they were decoded just now or
+        encoded pictures were kept.
+        """
+        if self.encoded is None:
+            self.encoded = [_jpeg(picture) for picture in self.pixels]
+        return self.encoded
+
     def _all(self) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
         if self._decoded is None:
             self._decoded = self._load()
         return self._decoded
+
+
+def _jpeg(picture: NDArray[np.uint8]) -> bytes:
+    import cv2
+
+    options = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
+    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)
+    return bytes(encoded)
