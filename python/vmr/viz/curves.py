@@ -6,12 +6,12 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from vmr.files import atomic_path
+from vmr.viz.figures import BLUE, GREY, ORANGE, save_figure, tidy
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_LOSS, _METRIC, _RATE = "#3b6fb6", "#e08a1e", "#888888"
+_LOSS, _METRIC, _RATE = BLUE, ORANGE, GREY
 
 
 def training_curves(lines: Sequence[Mapping[str, Any]], metric: str, title: str = "") -> Figure:
@@ -54,8 +54,7 @@ def training_curves(lines: Sequence[Mapping[str, Any]], metric: str, title: str 
     below.set_ylabel(f"val {metric}", color=_METRIC)
     below.set_xlabel("step")
     for axes in (above, below):
-        axes.grid(color="#dddddd", linewidth=0.6)
-        axes.spines["top"].set_visible(False)
+        tidy(axes)
     figure.suptitle(title, fontsize=11)
     return figure
 
@@ -69,7 +68,7 @@ def save_curves(
     """Writes :func:`training_curves` as a picture of the format that the name ends in.
 
     Raises:
+        InputError: For an ending other than .png, .svg and .pdf.
         CacheError: It cannot be written.
     """
-    with atomic_path(path) as temporary:
-        training_curves(lines, metric, title).savefig(temporary, dpi=110)
+    save_figure(training_curves(lines, metric, title), path)

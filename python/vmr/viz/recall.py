@@ -6,15 +6,12 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from vmr.errors import InputError
 from vmr.evaluation.protocols import RECALL_THRESHOLDS
 from vmr.evaluation.scoring import Evaluation
-from vmr.files import atomic_path
+from vmr.viz.figures import COLOURS, save_figure, tidy
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_COLOURS = ("#3b6fb6", "#e08a1e", "#4f9d69", "#a04b8f")
 
 
 def recall_curve(evaluations: Mapping[str, Evaluation]) -> Figure:
@@ -28,7 +25,7 @@ def recall_curve(evaluations: Mapping[str, Evaluation]) -> Figure:
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.add_subplot()
     for place, (name, evaluation) in enumerate(evaluations.items()):
-        colour = _COLOURS[place % len(_COLOURS)]
+        colour = COLOURS[place % len(COLOURS)]
         for top, style, width in (("1", "-", 2.0), ("5", "--", 1.2)):
             values = [evaluation.mean(f"MR-full-R{top}@{iou}") for iou in RECALL_THRESHOLDS]
             axes.plot(
@@ -45,8 +42,7 @@ def recall_curve(evaluations: Mapping[str, Evaluation]) -> Figure:
     axes.set_ylabel("queries found, %")
     axes.set_xlim(min(RECALL_THRESHOLDS), max(RECALL_THRESHOLDS))
     axes.set_ylim(0, 100)
-    axes.grid(color="#dddddd", linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
+    tidy(axes)
     axes.legend(frameon=False, fontsize=9)
     return figure
 
@@ -58,9 +54,4 @@ def save_recall_curve(evaluations: Mapping[str, Evaluation], path: str | os.Path
         InputError: For another ending.
         CacheError: Where the file cannot be written.
     """
-    ending = os.path.splitext(path)[1]
-    if ending not in (".png", ".svg", ".pdf"):
-        raise InputError(f"{path}: expected a name that ends in .png, .svg or .pdf")
-    figure = recall_curve(evaluations)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=150)
+    save_figure(recall_curve(evaluations), path)

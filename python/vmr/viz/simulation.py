@@ -6,13 +6,13 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from vmr.files import atomic_path
+from vmr.viz.figures import BLUE, ORANGE, save_figure, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_INSIDE, _OUTSIDE = "#3b6fb6", "#e08a1e"
+_INSIDE, _OUTSIDE = BLUE, ORANGE
 
 
 def report_figure(report: Mapping[str, Any]) -> Figure:
@@ -34,20 +34,13 @@ def report_figure(report: Mapping[str, Any]) -> Figure:
 
 
 def save_report(report: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Writes :func:`report_figure` as PNG.
+    """Writes :func:`report_figure` as a picture of the format that the name ends in.
 
     Raises:
+        InputError: For an ending other than .png, .svg and .pdf.
         CacheError: Where the file cannot be written.
     """
-    figure = report_figure(report)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=130)
-
-
-def _tidy(axes: Axes) -> None:
-    axes.grid(color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    save_figure(report_figure(report), path)
 
 
 def _draw_similarity(axes: Axes, name: str, split: Mapping[str, Any]) -> None:
@@ -65,7 +58,7 @@ def _draw_similarity(axes: Axes, name: str, split: Mapping[str, Any]) -> None:
     axes.set_ylabel("frames, %")
     axes.set_ylim(0, 1.3 * axes.get_ylim()[1])  # room for the legend
     axes.legend(frameon=False, fontsize=8, loc="upper left", ncols=2, columnspacing=1.0)
-    _tidy(axes)
+    tidy(axes)
 
 
 def _draw_shares(axes: Axes, split: Mapping[str, Any], asked: float) -> None:
@@ -86,7 +79,7 @@ def _draw_shares(axes: Axes, split: Mapping[str, Any], asked: float) -> None:
     axes.set_yticks(places, list(known), fontsize=8)
     axes.set_xlim(0, 1.15)
     axes.set_xlabel(f"dashed: hit asked for, {asked:g}")
-    _tidy(axes)
+    tidy(axes)
 
 
 def _draw_boundary(axes: Axes, split: Mapping[str, Any], row_seconds: float) -> None:
@@ -99,4 +92,4 @@ def _draw_boundary(axes: Axes, split: Mapping[str, Any], row_seconds: float) -> 
     offset = split["boundary_offset"]
     if offset is not None:
         axes.set_title(f"sharpest change {offset:.2f} s off", fontsize=9)
-    _tidy(axes)
+    tidy(axes)
