@@ -85,6 +85,12 @@ class Result:
             f"{len(self.frame_scores.times)} frame scores, {self.duration:.1f} s>"
         )
 
+    def _repr_png_(self) -> bytes | None:
+        """What a notebook shows: the time line with key frames, or without where the video is gone."""
+        from vmr.viz.notebook import shown
+
+        return shown([self])
+
 
 class Results(list[Result]):
     """A list of :class:`Result` with its conversions.
@@ -107,6 +113,12 @@ class Results(list[Result]):
 
     def __str__(self) -> str:
         return "\n".join(str(result) for result in self)
+
+    def _repr_png_(self) -> bytes | None:
+        """What a notebook shows: the time lines of the first results, one below the other."""
+        from vmr.viz.notebook import shown
+
+        return shown(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document as a dict."""

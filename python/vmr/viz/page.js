@@ -152,8 +152,8 @@
       thumb.append(picture ? make("img", { src: picture, alt: "" }) : "no picture");
       const facts = make("span", { class: "facts" },
         make("span", { class: "rank" }, String(place + 1)),
-        make("span", { class: "span" }, span(moment)),
-        make("span", { class: "value" }, moment.score.toFixed(3)));
+        make("span", {}, span(moment)),
+        make("span", { class: "value" }, `score ${moment.score.toFixed(3)}`));
       const button = make("button", { type: "button", "aria-label": label(moment, place) }, thumb, facts);
       button.addEventListener("click", () => playMoment(place));
       return make("li", {}, button);
@@ -207,7 +207,7 @@
     const ends = [];
     const bars = result().moments.map((moment, place) => ({ moment, place }));
     bars.sort((a, b) => a.moment.start - b.moment.start || a.place - b.place);
-    const room = 0.012 * length();
+    const room = (15 / byId("plot").clientWidth) * length(); // s that the shortest bar covers
     for (const bar of bars) {
       const free = ends.findIndex((end) => end <= bar.moment.start);
       bar.lane = free >= 0 ? free : Math.min(ends.length, LANES - 1);
@@ -238,7 +238,12 @@
     }
     byId("axis").replaceChildren(...ticks);
   }
-  new ResizeObserver(() => chosen >= 0 && drawAxis()).observe(byId("plot"));
+  new ResizeObserver(() => {
+    if (chosen < 0) return;
+    drawAxis();
+    drawLanes();
+    mark(playing);
+  }).observe(byId("plot"));
 
   function scoreAt(seconds) {
     const { times, scores } = result().frame_scores;
@@ -365,7 +370,7 @@
       `This browser cannot play ${title}`,
       "Browsers play H.264 in MP4, for one. This command, run in the folder of this page, makes such a copy " +
         "to open here. If the video was moved or renamed, open it where it is now. " +
-        "The key frames and the time line work without it.",
+        "The rest of this page works without it.",
       command,
     );
   }
@@ -381,7 +386,7 @@
     trouble(
       `${title} was not found`,
       `Expected at ${decodeURIComponent(url)}, seen from the folder of this page. Put it back there, or open it ` +
-        "where it is now. The key frames and the time line work without it.",
+        "where it is now. The rest of this page works without it.",
       "",
     );
   });

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 Window = tuple[float, float]
 """Start and end in seconds."""
 
-_MARK = "#ffffff"  # stands out from every colour of the map
 _MAX_LABELS = 40
 
 
@@ -108,9 +107,9 @@ def similarity_map(
     else:
         _name_rows(axes, queries)
         for edge in (edge for window in windows for edge in window):
-            axes.axvline(edge, color=_MARK, linewidth=1.4)
+            axes.axvline(edge, **_mark(1.4))
     for point in points:
-        axes.axvline(point, color=_MARK, linewidth=1.0, linestyle="--")
+        axes.axvline(point, linestyle="--", **_mark(1.0))
     figure.colorbar(image, ax=axes, label="similarity", pad=0.02)
     text, families = lettered(shortened(title))
     axes.set_title(text, fontsize=11, fontfamily=families, parse_math=False)
@@ -139,9 +138,16 @@ def _draw_squares(axes: Axes, windows: Sequence[Window]) -> None:
     from matplotlib.patches import Rectangle
 
     for start, end in windows:
-        square = Rectangle((start, start), end - start, end - start, fill=False)
-        square.set(edgecolor=_MARK, linewidth=1.6)
-        axes.add_patch(square)
+        side = end - start
+        axes.add_patch(Rectangle((start, start), side, side, fill=False, **_mark(1.6)))
+
+
+def _mark(width: float) -> dict[str, Any]:
+    """The look of a line that stands out from every colour of the map."""
+    from matplotlib.patheffects import withStroke
+
+    edge = withStroke(linewidth=width + 1.6, foreground="black")
+    return {"color": "white", "linewidth": width, "path_effects": [edge]}
 
 
 def _name_rows(axes: Axes, queries: Sequence[str]) -> None:

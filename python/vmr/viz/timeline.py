@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _MAX_KEY_FRAMES = 5
 _LABEL_ROWS = 3
+_PLOT_HEIGHT = 2.8  # inches
 _LABEL = 52.0  # points: width of the longest label of a moment with some room
 _WIDTH = 640.0  # points: of the axes, about
 
@@ -70,9 +71,11 @@ def timeline(result: Result, *, pictures: bool = True) -> Figure:
     keys = key_frames(result)[:_MAX_KEY_FRAMES] if pictures else []
     found = pictures_at(result.video, keys, short_side=180) if keys else {}
     shown = [(rank, key) for rank, key in enumerate(keys, 1) if key in found]
-    figure = Figure(figsize=(10, 4.6 if shown else 2.8), layout="constrained")
+    tall = _row_height(list(found.values()), len(shown))
+    figure = Figure(figsize=(10, _PLOT_HEIGHT + tall), layout="constrained")
     rows = 2 if shown else 1
-    grid = figure.add_gridspec(rows, max(1, len(shown)), height_ratios=[1.1, 1][:rows])
+    heights = [tall, _PLOT_HEIGHT][-rows:]
+    grid = figure.add_gridspec(rows, max(1, len(shown)), height_ratios=heights)
     for place, (rank, key) in enumerate(shown):
         axes = figure.add_subplot(grid[0, place])
         axes.imshow(found[key])
@@ -98,7 +101,17 @@ def save_timeline(result: Result, path: str | os.PathLike[str]) -> None:
     save_figure(timeline(result), path)
 
 
+def _row_height(pictures: Sequence[NDArray[np.uint8]], columns: int) -> float:
+    """Inches that pictures side by side and their titles need."""
+    if not columns:
+        return 0.0
+    height, width = pictures[0].shape[:2]
+    return min(9.2 / columns * float(height / width), 2.0) + 0.35
+
+
 def _draw_scores(axes: Axes, result: Result) -> None:
+    from matplotlib.patheffects import withStroke
+
     times, scores = result.frame_scores.times, result.frame_scores.scores
     duration = max(result.duration, 1e-3)
     for rank, moment in enumerate(result.moments, 1):
@@ -110,6 +123,7 @@ def _draw_scores(axes: Axes, result: Result) -> None:
         axes.annotate(
             text, (centre, 1.0), xycoords=("data", "axes fraction"), xytext=(0, -3 - 11 * row),
             textcoords="offset points", ha="center", va="top", fontsize=8,
+            path_effects=[withStroke(linewidth=2, foreground="white")],
         )  # fmt: skip
     if len(scores):
         axes.plot(times, scores, color=BLUE, linewidth=1.5, marker="." if len(times) < 100 else "")
