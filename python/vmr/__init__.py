@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     )
     from vmr.models import load
     from vmr.models.base import MomentModel
-    from vmr.models.granalign import GranAlign, GranAlignConfig
+    from vmr.models.granalign import GranAlign
+    from vmr.models.granalign_config import GranAlignConfig
     from vmr.models.moment_detr import MomentDETR, MomentDETRConfig
     from vmr.results import FrameScores, Result, Results
 
@@ -91,7 +92,7 @@ _LAZY = {
     "FeaturePack": "vmr.data.packs",
     "FrameScores": "vmr.results",
     "GranAlign": "vmr.models.granalign",
-    "GranAlignConfig": "vmr.models.granalign",
+    "GranAlignConfig": "vmr.models.granalign_config",
     "MomentDETR": "vmr.models.moment_detr",
     "MomentDETRConfig": "vmr.models.moment_detr",
     "MomentDataset": "vmr.data.dataset",

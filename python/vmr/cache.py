@@ -1,8 +1,8 @@
 """What was computed for a video, kept between runs.
 
 One SQLite file holds the entries: its transactions make a kill in mid-write and two processes at once
-harmless. It is bounded: what was used longest ago goes first. Only recomputable things are in it, so
-that a cache that cannot be written costs time and never a result.
+harmless. It is bounded: pictures of frames go first, then what was used longest ago. Only recomputable
+things are in it, so that a cache that cannot be written costs time and never a result.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ from vmr.errors import CacheError, InputError, VideoError, VmrWarning
 
 Arrays = Mapping[str, NDArray[np.generic]]
 _T = TypeVar("_T")
+
+PICTURES = "pictures"
+"""The kind of entry that goes first where there is no room: a video only has to be decoded again."""
 
 DEFAULT_LIMIT = 2 * 1024**3
 _LAYOUT = 1  # of the tables; another layout is another file
@@ -142,7 +145,7 @@ class Cache:
         return load(data)
 
     def put(self, key: Key, arrays: Arrays) -> None:
-        """Keeps arrays under a key, and drops what was used longest ago where there is no room."""
+        """Keeps arrays under a key, and drops others where there is no room (see above)."""
         from safetensors.numpy import save
 
         data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
@@ -165,7 +168,9 @@ class Cache:
         if held <= self.limit:
             return
         # A tenth is freed at once, so that a full cache does not evict at every write.
-        oldest = connection.execute("SELECT key, size FROM entries ORDER BY used").fetchall()
+        oldest = connection.execute(
+            "SELECT key, size FROM entries ORDER BY kind != ?, used", (PICTURES,)
+        ).fetchall()
         for key, size in oldest:
             if held <= 0.9 * self.limit:
                 break

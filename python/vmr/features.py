@@ -1,15 +1,18 @@
 """Video -> frame features and captions, computed once and kept.
 
 A video is worked through in chunks of frames that are sampled on a fixed grid. Each product of a chunk
-(features, captions, caption vectors) is an entry of the cache of its own, so that a run that was killed
-goes on where it stopped, and a change of captioner costs no new features.
+(features, captions, caption vectors, pictures) is an entry of the cache of its own, so that a run that
+was killed goes on where it stopped, and a change of captioner costs no new features. While the captioner
+has a chunk, the next one is decoded and encoded.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -17,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmr.backends.base import Captioner, Encoder, SentenceEncoder
-from vmr.cache import Arrays, Cache, Key, pack_texts, unpack_texts
+from vmr.backends.calls import Calls
+from vmr.cache import PICTURES, Arrays, Cache, Key, pack_texts, unpack_texts
 from vmr.errors import BackendError, VideoError, VmrWarning
 from vmr.progress import Progress, Stopwatch
 from vmr.video import Frames, VideoInfo, probe, sample_times, stream
@@ -41,6 +45,8 @@ class DescribedVideo:
         captions: F query-agnostic captions; "" where there is none.
         caption_vectors: [F, D] sentence embeddings of the captions; zero where there is none.
         derived: What the backends computed on the way, by name, one row a frame.
+        pictures: The frames as captioners saw them.
+        short_side: Pixels of the short side of the frames.
     """
 
     info: VideoInfo
@@ -51,16 +57,19 @@ class DescribedVideo:
     captions: list[str]
     caption_vectors: NDArray[np.float32]
     derived: dict[str, NDArray[np.generic]]
+    pictures: _Pictures
+    short_side: int
 
     @property
     def duration(self) -> float:
         """Seconds of the video that the frames stand for."""
         return min(self.info.duration, len(self.times) * self.every)
 
-    def frames(self, indices: NDArray[np.int64], short_side: int) -> Frames:
-        """Some of the frames again, decoded only if somebody looks at their pixels."""
+    def frames(self, indices: NDArray[np.int64]) -> Frames:
+        """Some of the frames again, decoded only if somebody looks at pixels that were not kept."""
         derived = {name: rows[indices] for name, rows in self.derived.items()}
-        return _frames_again(self.info, self.times[indices], derived, short_side)
+        jpegs = self.pictures.of(indices)
+        return _frames_again(self.info, self.times[indices], derived, self.short_side, jpegs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +80,7 @@ class Describer:
         encoder, captioner, sentence_encoder: The models.
         cache: Where products are kept; None keeps nothing.
         every: Seconds between two sampled frames.
+        calls: The line in which the captioner's callers wait.
     """
 
     encoder: Encoder
@@ -78,6 +88,12 @@ class Describer:
     sentence_encoder: SentenceEncoder
     cache: Cache | None
     every: float
+    calls: Calls
+
+    @property
+    def short_side(self) -> int:
+        """Pixels of the short side that frames are decoded to."""
+        return max(self.encoder.short_side, self.captioner.short_side)
 
     def describe(self, path: Path, *, progress: Progress, watch: Stopwatch) -> DescribedVideo:
         """The features and captions of a video.
@@ -99,26 +115,56 @@ class Describer:
                     break  # the file ends here, whatever its header claims
         # Where the features are known, pixels are decoded only if a captioner looks at them.
         unseen = [start for start, products in kept.items() if "features" not in products]
+        pictures = _Pictures(self.cache, partial(self._picture_key, digest))
+        begun: deque[tuple[int, Frames]] = deque()
+
+        def work() -> Iterator[tuple[int, Callable[[], list[str]] | None]]:
+            for start, frames in self._chunks(info, grid, kept, unseen, pictures, watch):
+                products = kept[start]
+                begun.append((start, frames))
+                call = partial(checked_captions, self.captioner, frames, self.captioner.caption)
+                yield len(frames), None if "captions" in products else call
+                # The captioner is at work meanwhile.
+                if "features" not in products:
+                    with watch.stage("encode frames"):
+                        features = self.encoder.encode_frames(frames)
+                    self._add(
+                        products, "features", features, self._key(digest, start), frames, watch
+                    )
+
         chunks: dict[int, Arrays] = {}
-        done = 0
-        for start, products in kept.items():
-            if "features" in products:
-                frames = self._known_frames(info, products)
-                chunks[start] = self._finish(digest, start, frames, products, watch)
-                done += len(frames)
-                progress("frames", done, len(grid))
-        streamed = 0
-        for start, frames in self._stream(info, grid, unseen, watch):
-            chunks[start] = self._finish(digest, start, frames, kept[start], watch)
-            streamed += len(frames)
-            progress("frames", done + streamed, len(grid))
+        for captions in self.calls.in_order(work(), watch, "caption frames"):
+            start, frames = begun.popleft()
+            products, key = kept[start], self._key(digest, start)
+            if captions is not None:
+                self._add(products, "captions", pack_texts(captions), key, frames, watch)
+                if frames.encoded is not None:
+                    with watch.stage("cache"):
+                        pictures.keep(start, frames.encoded)
+            if "vectors" not in products:
+                with watch.stage("embed captions"):
+                    texts = unpack_texts(products["captions"]["captions"])
+                    vectors = embed_captions(self.sentence_encoder, texts)
+                self._add(products, "vectors", vectors, key, frames, watch)
+            chunks[start] = {
+                name: rows for arrays in products.values() for name, rows in arrays.items()
+            }
+            progress("frames", sum(len(chunk["times"]) for chunk in chunks.values()), len(grid))
         parts = [chunks[start] for start in sorted(chunks)]
         # A stream that ends early says so itself.
+        streamed = sum(len(chunks[start]["times"]) for start in unseen if start in chunks)
         told = streamed < sum(len(grid[start : start + CHUNK]) for start in unseen)
-        return self._join(info, digest, len(grid), parts, warn=not told)
+        return self._join(info, digest, len(grid), parts, pictures, warn=not told)
 
     def _join(
-        self, info: VideoInfo, digest: str, expected: int, parts: list[Arrays], *, warn: bool
+        self,
+        info: VideoInfo,
+        digest: str,
+        expected: int,
+        parts: list[Arrays],
+        pictures: _Pictures,
+        *,
+        warn: bool,
     ) -> DescribedVideo:
         if not parts:
             raise VideoError(
@@ -152,49 +198,78 @@ class Describer:
                 for name in parts[0]
                 if name.startswith(_DERIVED) and all(name in part for part in parts)
             },
+            pictures=pictures,
+            short_side=self.short_side,
         )
 
     # ---- chunks -------------------------------------------------------------------------------------
 
-    def _keys(self, digest: str, start: int) -> dict[str, Key]:
-        place = f"every={self.every!r} chunk={CHUNK} start={start}"
-        voice = f"{self.captioner.name} {self.sentence_encoder.name}"
-        return {
-            "features": Key(digest, "features", self.encoder.name, place),
-            "captions": Key(digest, "captions", self.captioner.name, place),
-            "vectors": Key(digest, "caption vectors", voice, place),
+    def _place(self, start: int) -> str:
+        return f"every={self.every!r} chunk={CHUNK} start={start}"
+
+    def _key(self, digest: str, start: int) -> Callable[[str], Key]:
+        """What a product of a chunk is kept under, by its name."""
+        models = {
+            "features": ("features", self.encoder.name),
+            "captions": ("captions", self.captioner.name),
+            "vectors": ("caption vectors", f"{self.captioner.name} {self.sentence_encoder.name}"),
         }
+        return lambda product: Key(digest, *models[product], self._place(start))
+
+    def _picture_key(self, digest: str, start: int) -> Key:
+        return Key(digest, PICTURES, f"short side {self.short_side}", self._place(start))
 
     def _kept(self, digest: str, start: int) -> dict[str, Arrays]:
         """The products of a chunk that the cache has."""
         if self.cache is None:
             return {}
-        found = {name: self.cache.get(key) for name, key in self._keys(digest, start).items()}
+        key = self._key(digest, start)
+        found = {name: self.cache.get(key(name)) for name in ("features", "captions", "vectors")}
         return {name: arrays for name, arrays in found.items() if arrays is not None}
 
-    def _known_frames(self, info: VideoInfo, products: Mapping[str, Arrays]) -> Frames:
-        times = products["features"]["times"].astype(np.float64)
-        derived = {
-            name.removeprefix(_DERIVED): rows
-            for arrays in products.values()
-            for name, rows in arrays.items()
-            if name.startswith(_DERIVED)
-        }
-        return _frames_again(info, times, derived, self.captioner.short_side)
+    def _add(
+        self,
+        products: dict[str, Arrays],
+        name: str,
+        value: NDArray[np.generic],
+        key: Callable[[str], Key],
+        frames: Frames,
+        watch: Stopwatch,
+    ) -> None:
+        """Puts a product of a chunk to its others, and into the cache."""
+        derived = {f"{_DERIVED}{what}": rows for what, rows in frames.derived.items()}
+        products[name] = {"times": frames.times, name: value, **derived}
+        with watch.stage("cache"):
+            if self.cache is not None:
+                self.cache.put(key(name), products[name])
 
-    def _stream(
+    def _chunks(
         self,
         info: VideoInfo,
         grid: NDArray[np.float64],
-        starts: Sequence[int],
+        kept: Mapping[int, Mapping[str, Arrays]],
+        unseen: Sequence[int],
+        pictures: _Pictures,
         watch: Stopwatch,
     ) -> Iterator[tuple[int, Frames]]:
-        if not starts:
+        """The frames of all chunks: those whose features are known, then the others, decoded."""
+        for start, products in kept.items():
+            if "features" in products:
+                times = products["features"]["times"].astype(np.float64)
+                derived = {
+                    name.removeprefix(_DERIVED): values
+                    for arrays in products.values()
+                    for name, values in arrays.items()
+                    if name.startswith(_DERIVED)
+                }
+                rows = np.arange(start, start + len(times))
+                jpegs = None if "captions" in products else pictures.of(rows)
+                yield start, _frames_again(info, times, derived, self.short_side, jpegs)
+        if not unseen:
             return
-        times = np.concatenate([grid[start : start + CHUNK] for start in starts])
-        short_side = max(self.encoder.short_side, self.captioner.short_side)
-        batches = stream(info.path, times, batch=CHUNK, short_side=short_side)
-        remaining = iter(starts)
+        times = np.concatenate([grid[start : start + CHUNK] for start in unseen])
+        batches = stream(info.path, times, batch=CHUNK, short_side=self.short_side)
+        remaining = iter(unseen)
         while True:
             # The decoder runs ahead in its own thread: this is the time the models wait for it.
             with watch.stage("wait for frames"):
@@ -203,38 +278,47 @@ class Describer:
                 return
             yield next(remaining), frames
 
-    def _finish(
-        self,
-        digest: str,
-        start: int,
-        frames: Frames,
-        kept: Mapping[str, Arrays],
-        watch: Stopwatch,
-    ) -> Arrays:
-        """All products of a chunk: those that are kept, and the others computed and kept."""
-        products = dict(kept)
 
-        def add(name: str, arrays: Arrays) -> None:
-            derived = {f"{_DERIVED}{key}": rows for key, rows in frames.derived.items()}
-            products[name] = {"times": frames.times, **arrays, **derived}
-            with watch.stage("cache"):
-                if self.cache is not None:
-                    self.cache.put(self._keys(digest, start)[name], products[name])
+class _Pictures:
+    """The frames of a video as captioners saw them: in the cache, or in memory where there is none.
 
-        if "features" not in products:
-            with watch.stage("encode frames"):
-                features = self.encoder.encode_frames(frames)
-            add("features", {"features": features})
-        if "captions" not in products:
-            with watch.stage("caption frames"):
-                captions = checked_captions(self.captioner, frames, self.captioner.caption)
-            add("captions", {"captions": pack_texts(captions)})
-        if "vectors" not in products:
-            with watch.stage("embed captions"):
-                texts = unpack_texts(products["captions"]["captions"])
-                vectors = embed_captions(self.sentence_encoder, texts)
-            add("vectors", {"vectors": vectors})
-        return {name: rows for arrays in products.values() for name, rows in arrays.items()}
+    Args:
+        cache: The cache.
+        key: What the pictures of a chunk are kept under.
+    """
+
+    def __init__(self, cache: Cache | None, key: Callable[[int], Key]) -> None:
+        self._cache = cache
+        self._key = key
+        self._held: dict[int, list[bytes]] = {}
+
+    def keep(self, start: int, jpegs: list[bytes]) -> None:
+        """Keeps the pictures of the chunk that begins with the frame ``start``."""
+        if self._cache is None:
+            self._held[start] = jpegs
+            return
+        ends = np.cumsum([len(jpeg) for jpeg in jpegs])
+        joined = np.frombuffer(b"".join(jpegs), np.uint8)
+        self._cache.put(self._key(start), {"jpegs": joined, "ends": ends})
+
+    def of(self, indices: NDArray[np.int64]) -> list[bytes] | None:
+        """The pictures of some frames; None unless all of them were kept."""
+        chunks: dict[int, list[bytes]] = {}
+        for start in sorted({int(index) // CHUNK * CHUNK for index in indices}):
+            found = self._chunk(start)
+            if found is None:
+                return None
+            chunks[start] = found
+        return [chunks[int(index) // CHUNK * CHUNK][int(index) % CHUNK] for index in indices]
+
+    def _chunk(self, start: int) -> list[bytes] | None:
+        if self._cache is None:
+            return self._held.get(start)
+        entry = self._cache.get(self._key(start))
+        if entry is None:
+            return None
+        joined, ends = entry["jpegs"].tobytes(), entry["ends"].tolist()
+        return [joined[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
 
 
 def _frames_again(
@@ -242,6 +326,7 @@ def _frames_again(
     times: NDArray[np.float64],
     derived: Mapping[str, NDArray[np.generic]],
     short_side: int,
+    jpegs: list[bytes] | None,
 ) -> Frames:
     """Frames of a video once more, decoded only if somebody looks at their pixels."""
 
@@ -249,7 +334,7 @@ def _frames_again(
         (found,) = stream(info.path, times, batch=len(times), short_side=short_side)
         return found.pixels, found.shown
 
-    return Frames(times, load, derived=dict(derived), video=info.path.name)
+    return Frames(times, load, derived=dict(derived), jpegs=jpegs, video=info.path.name)
 
 
 def checked_captions(

@@ -81,6 +81,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         kept = "what was computed is in the cache, and the same command goes on there"
         said = str(error) or ("" if getattr(options, "no_cache", True) else kept)
         print(f"vmr: interrupted{f'; {said}' if said else ''}", file=sys.stderr)
+        calls = sys.modules.get("vmr.backends.calls")
+        if calls is not None and calls.under_way():
+            # A model in a thread cannot be stopped, and nobody waits for its answer.
+            sys.stdout.flush()
+            os._exit(130)
         return 130
     except BrokenPipeError:
         # The reader of our output has gone; nothing is left to say to it.

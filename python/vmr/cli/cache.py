@@ -16,7 +16,7 @@ def add_parser(commands: Commands) -> None:
         help="list or clear what was computed for videos and is kept",
         description="Captions and embeddings are kept, so that a second query on a video is quick. "
         "VMR_CACHE_DIR names the folder, VMR_CACHE_LIMIT the bytes it may hold; "
-        "what was used longest ago goes first.",
+        "pictures of frames go first, then what was used longest ago.",
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="what it holds, by video and kind")

@@ -14,6 +14,8 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,90 +25,19 @@ from numpy.typing import NDArray
 
 from vmr import backends, ops
 from vmr.backends.base import Captioner, Encoder, Rewrite, Rewriter, SentenceEncoder
+from vmr.backends.calls import Calls
 from vmr.backends.recorded import Recorder
 from vmr.backends.rewriting import clean_rewrite
 from vmr.cache import Cache, Key, pack_texts, unpack_texts
 from vmr.errors import BackendError, InputError, VmrWarning
 from vmr.features import CHUNK, DescribedVideo, Describer, checked_captions, embed_captions
+from vmr.models.granalign_config import GranAlignConfig, QueryForm
 from vmr.moments import Moment
 from vmr.progress import Progress, Stopwatch, silent
 from vmr.results import FrameScores, Result, Results
 
 MAX_QUERY_CHARACTERS = 1000
 """A query is a sentence or a few; what is longer is refused."""
-
-QueryForm = Literal["original", "simplified", "detailed", "none"]
-
-
-@dataclass(frozen=True, slots=True)
-class GranAlignConfig:
-    """The parameters of GranAlign; "paper" marks the values that the paper gives, the others are ours.
-
-    Attributes:
-        every: Seconds between two sampled frames.
-        pairs: m, the number of rewrite pairs (paper: 3).
-        min_intent: A rewrite whose sentence similarity (cosine) to the query is below is dropped.
-        aware_percent: K, the share of frames in percent that get a query-aware caption.
-        agnostic_query: The form of the query that is compared with the query-agnostic captions
-            (paper: simplified); "none" leaves this channel out.
-        aware_query: The same for the query-aware captions (paper: detailed).
-        normalization: g: "cosine" is (1 + cos) / 2, "min_max" scales each rewrite's cosines to [0, 1]
-            over the video.
-        threshold_sd: A frame is high-scoring from the mean of the video's frame scores plus this many
-            standard deviations.
-        max_gap: tau, seconds between two high-scoring frames that are still merged.
-        drop_percent: n, the share of proposals in percent, lowest mean similarity first, that is
-            dropped.
-        length_weight: lambda in Score(p) = (1 - lambda) mu_p + lambda rho_p (paper: 0.3).
-        length_normalization: rho is the proposal's length over that of the video ("duration") or of the
-            query's longest proposal ("max").
-        nms_iou: A moment whose temporal IoU with a better one exceeds this is left out.
-    """
-
-    every: float = 1.0
-    pairs: int = 3
-    min_intent: float = 0.8
-    aware_percent: float = 20.0
-    agnostic_query: QueryForm = "simplified"
-    aware_query: QueryForm = "detailed"
-    normalization: Literal["cosine", "min_max"] = "cosine"
-    threshold_sd: float = 0.5
-    max_gap: float = 2.0
-    drop_percent: float = 20.0
-    length_weight: float = 0.3
-    length_normalization: Literal["duration", "max"] = "duration"
-    nms_iou: float = 0.5
-
-    def __post_init__(self) -> None:
-        rules: dict[str, tuple[bool, str]] = {
-            "every": (0 < self.every < math.inf, "seconds above 0"),
-            "pairs": (self.pairs >= 1, "a whole number from 1"),
-            "min_intent": (-1 <= self.min_intent <= 1, "a cosine from -1 to 1"),
-            "aware_percent": (0 <= self.aware_percent <= 100, "percent from 0 to 100"),
-            "agnostic_query": _choice(self.agnostic_query, QueryForm),
-            "aware_query": _choice(self.aware_query, QueryForm),
-            "normalization": _choice(self.normalization, Literal["cosine", "min_max"]),
-            "threshold_sd": (math.isfinite(self.threshold_sd), "a finite number"),
-            "max_gap": (0 <= self.max_gap < math.inf, "seconds from 0"),
-            "drop_percent": (0 <= self.drop_percent <= 100, "percent from 0 to 100"),
-            "length_weight": (0 <= self.length_weight <= 1, "a weight from 0 to 1"),
-            "length_normalization": _choice(self.length_normalization, Literal["duration", "max"]),
-            "nms_iou": (0 <= self.nms_iou <= 1, "an IoU from 0 to 1"),
-        }
-        for name, (holds, expected) in rules.items():
-            if not holds:
-                raise InputError(
-                    f"GranAlign: {name}: expected {expected}, got {getattr(self, name)!r}"
-                )
-        if self.agnostic_query == self.aware_query == "none":
-            raise InputError(
-                "GranAlign: agnostic_query, aware_query: expected at least one channel, got none"
-            )
-
-
-def _choice(value: object, literal: Any) -> tuple[bool, str]:
-    choices = literal.__args__
-    return value in choices, f"one of {', '.join(choices)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +115,8 @@ class GranAlign:
             _warn_unrewritten(error)
         self.cache = Cache() if cache == "default" else cache
         self.recording = Recorder()
+        self._captioner_calls = Calls(self.captioner)
+        self._rewriter_calls = Calls(self.rewriter)
 
     @property
     def backends(self) -> dict[str, str]:
@@ -224,21 +157,20 @@ class GranAlign:
             raise InputError(f"GranAlign.retrieve: top_k: expected at least 1, got {top_k}")
         watch = Stopwatch()
         describer = Describer(
-            self.encoder, self.captioner, self.sentence_encoder, self.cache, self.config.every
+            self.encoder,
+            self.captioner,
+            self.sentence_encoder,
+            self.cache,
+            self.config.every,
+            self._captioner_calls,
         )
         with torch.inference_mode():
             # Rewritten first: what is wrong with the queries shows before the long work.
-            with watch.stage("rewrite queries"):
-                rewritten = [self._rewrite(query) for query in sentences]
+            rewritten = self._rewrite(sentences, watch)
             described = describer.describe(Path(video), progress=progress, watch=watch)
             name = described.info.path.name
             self.recording.add_captions(name, described.times.tolist(), described.captions)
-            aware: list[_Aware] = []
-            for place, query in enumerate(sentences):
-                progress("queries", place, len(sentences))
-                with watch.stage("query-aware captions"):
-                    aware.append(self._aware(described, query))
-            progress("queries", len(sentences), len(sentences))
+            aware = self._aware(described, sentences, progress, watch)
             with watch.stage("score"):
                 scores = self._score(described, rewritten, aware)
                 moments = self._moments(described, scores, top_k)
@@ -262,18 +194,28 @@ class GranAlign:
 
     # ---- granularity-based query rewriting ----------------------------------------------------------
 
-    def _rewrite(self, query: str) -> _Rewritten:
+    def _rewrite(self, queries: Sequence[str], watch: Stopwatch) -> list[_Rewritten]:
         forms = {self.config.agnostic_query, self.config.aware_query}
-        if self.rewriter is None or not forms & {"simplified", "detailed"}:
-            return self._unrewritten(query)
+        rewriter = self.rewriter if forms & {"simplified", "detailed"} else None
+        if rewriter is None:
+            return [self._unrewritten(query) for query in queries]
+        work = ((1, partial(self._raw_rewrites, rewriter, query)) for query in queries)
+        raw: list[list[Rewrite] | None] = []
         try:
-            raw = self._raw_rewrites(self.rewriter, query)
+            raw.extend(self._rewriter_calls.in_order(work, watch, "rewrite queries"))
         except BackendError as error:
             if self._needs_rewriter:
                 raise
             self.rewriter = None
             _warn_unrewritten(error)
-            return self._unrewritten(query)
+        with watch.stage("judge rewrites"):
+            return [
+                self._judged(query, rewrites) if rewrites else self._unrewritten(query)
+                for query, rewrites in zip_longest(queries, raw)
+            ]
+
+    def _judged(self, query: str, raw: Sequence[Rewrite]) -> _Rewritten:
+        """The rewrites that mean what the query means."""
         self.recording.add_rewrites(query, raw)
         answers = [rewrite.simple for rewrite in raw] + [rewrite.detailed for rewrite in raw]
         texts = [clean_rewrite(answer) for answer in answers]
@@ -320,24 +262,51 @@ class GranAlign:
 
     # ---- query-aware captions -----------------------------------------------------------------------
 
-    def _aware(self, described: DescribedVideo, query: str) -> _Aware:
+    def _aware(
+        self,
+        described: DescribedVideo,
+        queries: Sequence[str],
+        progress: Progress,
+        watch: Stopwatch,
+    ) -> list[_Aware]:
+        with watch.stage("choose frames"):
+            chosen = self._chosen(described, queries)
+        chunks = [
+            (place, frames[begin : begin + CHUNK])
+            for place, frames in enumerate(chosen)
+            for begin in range(0, len(frames), CHUNK)
+        ]
+        work = (
+            (len(frames), partial(self._aware_chunk, described, queries[place], frames))
+            for place, frames in chunks
+        )
+        spoken: list[list[str]] = [[] for _ in queries]
+        progress("queries", 0, len(queries))
+        answers = self._captioner_calls.in_order(work, watch, "query-aware captions")
+        for (place, _), captions in zip(chunks, answers, strict=True):
+            spoken[place] += captions or []
+            if len(spoken[place]) == len(chosen[place]):
+                progress("queries", place + 1, len(queries))
+        progress("queries", len(queries), len(queries))
+        name, aware = described.info.path.name, []
+        for query, frames, captions in zip(queries, chosen, spoken, strict=True):
+            self.recording.add_captions(name, described.times[frames].tolist(), captions, query)
+            has_words = np.array([bool(caption) for caption in captions], dtype=bool)
+            captions = [caption for caption in captions if caption]
+            with watch.stage("embed captions"):
+                vectors = embed_captions(self.sentence_encoder, captions)
+            aware.append(_Aware(frames[has_words], captions, vectors))
+        return aware
+
+    def _chosen(self, described: DescribedVideo, queries: Sequence[str]) -> list[NDArray[np.int64]]:
+        """The frames of each query that get a query-aware caption, in order of time."""
         count = math.ceil(self.config.aware_percent / 100 * len(described.times))
         if self.config.aware_query == "none" or count == 0:
-            width = described.caption_vectors.shape[1]
-            return _Aware(np.empty(0, np.int64), [], np.empty((0, width), np.float32))
-        similarity = described.features @ self.encoder.encode_texts([query])[0]
+            return [np.empty(0, np.int64)] * len(queries)
+        similarity = self.encoder.encode_texts(queries) @ described.features.T
         # The frames most like the query, equal ones by time, put back into their order.
-        frames = np.sort(np.argsort(-similarity, kind="stable")[:count]).astype(np.int64)
-        captions = [
-            caption
-            for begin in range(0, count, CHUNK)
-            for caption in self._aware_chunk(described, query, frames[begin : begin + CHUNK])
-        ]
-        name, times = described.info.path.name, described.times[frames]
-        self.recording.add_captions(name, times.tolist(), captions, query)
-        spoken = np.array([bool(caption) for caption in captions])
-        captions = [caption for caption in captions if caption]
-        return _Aware(frames[spoken], captions, embed_captions(self.sentence_encoder, captions))
+        best = np.argsort(-similarity, axis=1, kind="stable")[:, :count]
+        return list(np.sort(best, axis=1).astype(np.int64))
 
     def _aware_chunk(
         self, described: DescribedVideo, query: str, indices: NDArray[np.int64]
@@ -352,9 +321,10 @@ class GranAlign:
         if kept is not None:
             return unpack_texts(kept["captions"])
         focus = backends.focus_of(query)
-        frames = described.frames(indices, self.captioner.short_side)
         captions = checked_captions(
-            self.captioner, frames, lambda frames: self.captioner.caption_for(frames, focus)
+            self.captioner,
+            described.frames(indices),
+            lambda frames: self.captioner.caption_for(frames, focus),
         )
         if self.cache is not None:
             self.cache.put(key, {"captions": pack_texts(captions)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,8 @@ class Frames:
         self.encoded = jpegs
         self.video = video
         self._load = load
+        # Encoder and captioner may look at the same frames at once: what one computes, the other finds.
+        self._lock = threading.RLock()
         self._decoded: tuple[NDArray[np.uint8], NDArray[np.float64]] | None = None
 
     def __len__(self) -> int:
@@ -111,9 +114,10 @@ class Frames:
         self, name: str, compute: Callable[[NDArray[np.uint8]], NDArray[Any]]
     ) -> NDArray[Any]:
         """``derived[name]``, computed from the pixels (and kept) where it is not there yet."""
-        if name not in self.derived:
-            self.derived[name] = compute(self.pixels)
-        return self.derived[name]
+        with self._lock:
+            if name not in self.derived:
+                self.derived[name] = compute(self.pixels)
+            return self.derived[name]
 
     def jpegs(self) -> list[bytes]:
         """The frames as JPEG pictures, encoded from the pixels (and kept) where they are not yet.
@@ -121,14 +125,16 @@ class Frames:
         A model that sees frames only in this way sees the same whether they were decoded just now or
         encoded pictures were kept.
         """
-        if self.encoded is None:
-            self.encoded = [_jpeg(picture) for picture in self.pixels]
-        return self.encoded
+        with self._lock:
+            if self.encoded is None:
+                self.encoded = [_jpeg(picture) for picture in self.pixels]
+            return self.encoded
 
     def _all(self) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-        if self._decoded is None:
-            self._decoded = self._load()
-        return self._decoded
+        with self._lock:
+            if self._decoded is None:
+                self._decoded = self._load()
+            return self._decoded
 
 
 def _jpeg(picture: NDArray[np.uint8]) -> bytes:
