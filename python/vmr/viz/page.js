@@ -382,10 +382,10 @@
       unplayable();
       return;
     }
-    const { title, url } = page.videos[source];
+    const { title, path } = page.videos[source];
     trouble(
       `${title} was not found`,
-      `Expected at ${decodeURIComponent(url)}, seen from the folder of this page. Put it back there, or open it ` +
+      `Expected at ${path}, seen from the folder of this page. Put it back there, or open it ` +
         "where it is now. The rest of this page works without it.",
       "",
     );
@@ -452,6 +452,10 @@
 
   // ---- keys ------------------------------------------------------------------------------------------------
 
+  // After a click of the mouse, space is to pause the video and not to press the button again.
+  document.addEventListener("click", (event) => {
+    if (event.detail > 0) event.target.closest("button, summary")?.blur();
+  });
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || chosen < 0) return;
     const target = event.target;

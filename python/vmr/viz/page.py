@@ -98,7 +98,7 @@ def _embedded(document: Any) -> str:
 
 
 def _address(video: str, folder: Path) -> dict[str, str]:
-    """The URL of a video relative to the page's folder, and how to make a copy that plays."""
+    """Where a video is, seen from the page's folder, and how to make a copy that plays."""
     relative = os.path.relpath(Path(video).absolute(), folder)
     if not relative.startswith(os.pardir + os.sep):
         relative = os.path.join(os.curdir, relative)  # neither an option nor a protocol to ffmpeg
@@ -108,7 +108,8 @@ def _address(video: str, folder: Path) -> dict[str, str]:
         "ffmpeg", "-i", relative, "-c:v", "libx264", "-pix_fmt", "yuv420p", "-vf", even,
         "-movflags", "+faststart", copy,
     ]  # fmt: skip
-    return {"url": quote(os.fsencode(relative)), "command": shlex.join(command)}
+    url = quote(os.fsencode(relative))
+    return {"url": url, "path": relative, "command": shlex.join(command)}
 
 
 def _pictures(video: str, results: Sequence[Result]) -> dict[float, str]:
