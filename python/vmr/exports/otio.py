@@ -44,9 +44,9 @@ def otio(results: Sequence[Result]) -> str:
         about = {
             "query": item.query,
             "rank": item.rank,
-            "score": item.moment.score,
-            "start": item.moment.start,
-            "end": item.moment.end,
+            "score": float(item.moment.score),
+            "start": float(item.moment.start),
+            "end": float(item.moment.end),
         }
         clip = library.schema.Clip(
             name=one_line(video.name),

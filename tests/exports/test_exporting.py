@@ -1,0 +1,93 @@
+"""The options of the command line, as a command that has them uses them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from tests.videos import H264, needs_ffmpeg, numbered
+from vmr.cli import exporting
+from vmr.errors import BackendError, CacheError, InputError
+from vmr.results import Results
+
+from .conftest import MakeResult
+
+
+def options(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("videos", nargs="+")
+    parser.add_argument("-q", action="append", dest="queries", default=[])
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--overwrite", action="store_true")
+    exporting.add_options(parser)
+    return parser.parse_args(["bikes.mp4", "-q", "a dog", *words])
+
+
+def test_nothing_asked_for_is_nothing_done(
+    results: Results, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exporting.check(options())
+    exporting.write(options(), results)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--export", "vtt,srr"], "--export: expected some of json.*got 'srr'; did you mean 'srt'"),
+        (["--export", ","], "--export: expected one or more"),
+        (["--export", "srt", "--name", "{rank}"], r"--name: expected fields of \{video\}"),
+        (["--name", "{query}"], "--name is for --export"),
+        (["--clip-name", "{rank}"], "--clip-name is for --clips"),
+        (["--clips", "c", "--clip-name", "{ranc}"], "--clip-name: .*did you mean 'rank'"),
+        (["--export", "csv", "--out", "a file"], "a file: expected a folder, got a file"),
+        (["--clips", "a file/below"], "a file: expected a folder, got a file"),
+        (["--export", "srt"], r"bikes\.srt exists already"),
+        (
+            ["--export", "json", "--name", "results", "--out", "o"],
+            "results.json is written by --out",
+        ),
+    ],
+)
+@needs_ffmpeg
+def test_what_is_wrong_is_said_before_the_work(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a file", "bikes.srt"):
+        Path(name).touch()
+    with pytest.raises(InputError, match=said):
+        exporting.check(options(*words))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a file", "bikes.srt"]
+
+
+def test_what_is_missing_is_said_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    exporting.check(options("--export", "srt,vtt,edl", "--out", str(tmp_path / "new")))
+    with pytest.raises(BackendError, match="apt-get install ffmpeg"):
+        exporting.check(options("--clips", str(tmp_path)))
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(CacheError, match="no files can be written"):
+        exporting.check(options("--export", "srt", "--out", str(tmp_path)))
+    assert not (tmp_path / "new").exists()
+
+
+@needs_ffmpeg
+def test_writes_and_says_so(
+    make_result: MakeResult, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video = numbered(tmp_path / "bikes.mp4", 25, *H264)
+    results = Results([make_result(video, "a dog", (0.0, 0.2))])
+    out = tmp_path / "out"
+    asked = options("--export", "SRT, edl", "--out", str(out), "--clips", str(out / "clips"))
+    exporting.check(asked)
+    exporting.write(asked, results)
+    expected = [out / "bikes.srt", out / "bikes.edl", out / "clips" / "bikes-a-dog-01.mp4"]
+    assert all(path.stat().st_size for path in expected)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.splitlines() == [f"vmr: wrote {path}" for path in expected]
