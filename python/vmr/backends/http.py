@@ -248,7 +248,8 @@ class Endpoint:
         except (msgspec.DecodeError, UnicodeError) as error:
             wrong = str(error)
         raise self._error(
-            f"expected {expected} in JSON, got {self._teller.excerpt(body)} ({wrong}); is this the address of an OpenAI-compatible endpoint? It mostly ends in /v1"
+            f"expected {expected} in JSON, got {self._teller.excerpt(body)} ({wrong}); "
+            "is this the address of an OpenAI-compatible endpoint? It mostly ends in /v1"
         )
 
     # ---- the first contact --------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import openai
 
+_SECRET = 4  # characters of the shortest key that is one
 _SHOWN = 200  # characters of a server's words in a message
 _CONTEXT = re.compile(
     r"context.{0,20}(?:length|size|window)|exceed_context|prompt is too long", re.IGNORECASE
@@ -30,8 +31,8 @@ class Teller:
     key_env: str
 
     def redacted(self, text: str) -> str:
-        """The text without the key."""
-        return text.replace(self.key, "<the key>") if self.key else text
+        """The text without the key; what is no key but a word put in its place may stay."""
+        return text.replace(self.key, "<the key>") if len(self.key) >= _SECRET else text
 
     def excerpt(self, body: str) -> str:
         """The beginning of a body: the server's message, where it is an error in JSON."""
@@ -50,7 +51,7 @@ class Teller:
         """
         import openai
 
-        often = "" if tries == 1 else f", {tries} times"
+        often = "" if tries == 1 else f" in up to {tries} tries"
         if isinstance(error, openai.APITimeoutError):
             return (
                 f"expected an answer within {timeout:g} s, got none{often}; if the server is only "
@@ -70,11 +71,12 @@ class Teller:
                 f"expected to need no key, got {told}; put the key into the environment variable "
                 f"{self.key_env}, or name another variable with key_env="
             )
+        if status == 404 and "model" in body.lower():
+            return f"the endpoint does not know the model: {told}; load it there (Ollama: pull)"
         if status == 404:
             return (
-                f"expected {'a model and ' if 'model' in told.lower() else ''}a route "
-                f"/chat/completions there, got {told}; the URL is what comes before "
-                "/chat/completions, and mostly ends in /v1"
+                f"expected a route /chat/completions there, got {told}; the URL is what comes before "
+                "that, and mostly ends in /v1"
             )
         if _CONTEXT.search(body):
             return (

@@ -6,20 +6,47 @@ import queue
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, wait
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
-# What to do and where its outcome goes; None ends a thread.
-_Tasks = queue.SimpleQueue["tuple[Future[Any], Callable[[Any], Any], Any] | None"]
+
+class _Call(Generic[Item, Answer]):
+    """What is to be done for one caller; ``over`` when it is, or when something failed."""
+
+    def __init__(self, function: Callable[[Item], Answer], items: Sequence[Item]) -> None:
+        self.function = function
+        self.items = items
+        self.answers: dict[int, Answer] = {}
+        self.error: BaseException | None = None
+        self.over = threading.Event()
+        self._lock = threading.Lock()
+
+    def do(self, place: int) -> None:
+        if self.over.is_set():
+            return
+        try:
+            answer = self.function(self.items[place])
+        except BaseException as error:  # handed to the caller
+            with self._lock:
+                self.error = self.error or error
+            self.over.set()
+            return
+        with self._lock:
+            self.answers[place] = answer
+            if len(self.answers) == len(self.items):
+                self.over.set()
+
+
+# A call and the place of an item in it; None ends a thread.
+_Tasks: TypeAlias = "queue.SimpleQueue[tuple[_Call[Any, Any], int] | None]"
 
 
 class Slots:
     """A number of threads that work for all callers, in the order in which they asked.
 
-    Its threads are daemons, other than those of a ThreadPoolExecutor: a program that ends or is
+    The threads are daemons, other than those of a ThreadPoolExecutor: a program that ends or is
     interrupted does not wait for requests under way. They start at the first call and end when the
     object is gone.
 
@@ -39,18 +66,19 @@ class Slots:
         The first failure is raised at once. What has not begun by then is left out; what is under way
         goes on in its slot, and nobody waits for it.
         """
+        if not items:
+            return []
         self._start()
-        futures: list[Future[Answer]] = [Future() for _ in items]
+        call = _Call(function, items)
         try:
-            for future, item in zip(futures, items, strict=True):
-                self._tasks.put((future, function, item))
-            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-            for future in done:
-                future.result()
-            return [future.result() for future in futures]
+            for place in range(len(items)):
+                self._tasks.put((call, place))
+            call.over.wait()
         finally:
-            for future in futures:
-                future.cancel()
+            call.over.set()  # where the caller was interrupted
+        if call.error is not None:
+            raise call.error
+        return [call.answers[place] for place in range(len(items))]
 
     def _start(self) -> None:
         with self._lock:
@@ -58,26 +86,16 @@ class Slots:
                 return
             self._started = True
             for number in range(self._count):
-                name = f"vmr request {number}"
+                name = f"vmr-request-{number}"
                 threading.Thread(target=_work, args=(self._tasks,), name=name, daemon=True).start()
             weakref.finalize(self, _stop, self._tasks, self._count)
 
 
 def _work(tasks: _Tasks) -> None:
     while (task := tasks.get()) is not None:
-        _do(*task)
-        del task  # a thread that waits holds no picture
-
-
-def _do(future: Future[Any], function: Callable[[Any], Any], item: Any) -> None:
-    if not future.set_running_or_notify_cancel():
-        return
-    try:
-        answer = function(item)
-    except BaseException as error:
-        future.set_exception(error)
-    else:
-        future.set_result(answer)
+        call, place = task
+        call.do(place)
+        del call, task  # a thread that waits holds no pictures
 
 
 def _stop(tasks: _Tasks, count: int) -> None:
