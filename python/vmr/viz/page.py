@@ -94,7 +94,7 @@ def _policy(style: str, script: str) -> str:
 def _embedded(document: Any) -> str:
     """JSON that stands in a script element whatever its texts hold."""
     text = json.dumps(document, allow_nan=False, separators=(",", ":"))  # ASCII: no line separators
-    return text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e")
+    return text.replace("<", r"\u003c")  # neither an end tag nor a comment can begin
 
 
 def _address(video: str, folder: Path) -> dict[str, str]:
