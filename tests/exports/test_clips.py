@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from tests.videos import HEIGHT, MPEG2, WIDTH, ffmpeg, needs_ffmpeg, numbered, numbers, stamps
 from vmr.errors import BackendError, CacheError, InputError, VideoError
+from vmr.exports import clips as clips_module
 from vmr.exports import cut_clips
+from vmr.exports import ffmpeg as programs
 from vmr.results import Results
 
 from .conftest import MakeResult
@@ -72,6 +74,14 @@ def beep(clip: Path) -> float:
     ).stdout  # fmt: skip
     sound: NDArray[np.float32] = np.abs(np.frombuffer(raw, np.float32))
     return float(np.argmax(sound > 0.3)) / 48000 - float(facts(clip, "stream=start_time")[0])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def asked_once() -> Iterator[None]:
+    """Each video is asked about its frames once, whatever the tests that cut it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clips_module, "read_stream", functools.cache(programs.read_stream))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -284,15 +294,10 @@ def test_an_end_in_the_middle_leaves_nothing(
     end: str, plain: Path, make_result: MakeResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Stuck.started.clear()
-    monkeypatch.setattr("vmr.exports.ffmpeg.subprocess.Popen", Stuck)
     results = Results([make_result(plain, "q", (0, 1))])
-    # Popen is what run() starts ffprobe by, so the video is read before.
-    from vmr.exports import clips
-    from vmr.exports import ffmpeg as programs
-
-    monkeypatch.undo()
+    # run(), by which ffprobe is started, is made of Popen as well: what it says is known before.
     stream = programs.read_stream(str(plain))
-    monkeypatch.setattr(clips, "read_stream", lambda video: stream)
+    monkeypatch.setattr(clips_module, "read_stream", lambda video: stream)
     programs.passthrough_option()
     monkeypatch.setattr("vmr.exports.ffmpeg.subprocess.Popen", Stuck)
     if end == "kill":
