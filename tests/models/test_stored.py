@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ import msgspec
 import pytest
 import torch
 
+from tests.hub import Repository, serving
 from tests.models import detr_case
 from vmr.data.pack_spec import Pack, Source
 from vmr.errors import InputError
@@ -226,40 +224,8 @@ def test_a_name_that_is_no_place(name: str) -> None:
 @pytest.fixture
 def hub(kept: Path) -> Iterator[str]:
     """A hub on this machine that has one repository."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            self.answer(with_body=False)
-
-        def do_GET(self) -> None:
-            self.answer(with_body=True)
-
-        def answer(self, *, with_body: bool) -> None:
-            owner, _, rest = self.path[1:].partition("/resolve/main/")
-            path = kept / rest
-            if owner != "someone/detr" or not path.is_file():
-                self.send_response(404)
-                self.send_header("X-Error-Code", "RepoNotFound")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-            body = path.read_bytes()
-            self.send_response(200)
-            self.send_header("X-Repo-Commit", "0" * 40)
-            self.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            if with_body:
-                self.wfile.write(body)
-
-        def log_message(self, *arguments: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with serving({"someone/detr": Repository(kept)}) as running:
+        yield running.url
 
 
 SCRIPT = """

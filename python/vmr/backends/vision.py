@@ -141,12 +141,9 @@ def _processor(part: VisionLanguageModel, model: Any, images: Any, tokenizer: An
 
     files = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
     named = [part.checkpoint.settings(file).get("processor_class") for file in files]
-    kind: Any = (
-        next(
-            filter(None, map(processing_auto.processor_class_from_name, filter(None, named))), None
-        )
-        or processing_auto.PROCESSOR_MAPPING[type(model.config)]
-    )
+    kinds = [processing_auto.processor_class_from_name(name) for name in named if name]
+    usual = processing_auto.PROCESSOR_MAPPING[type(model.config)]
+    kind: Any = next((kind for kind in kinds if kind is not None), usual)
     mine: Any = type(kind.__name__, (_WithoutVideos, kind), {})
     given = {"image_processor": images, "tokenizer": tokenizer}
     settings, _ = kind.get_processor_dict(part.checkpoint.folder, **here())
