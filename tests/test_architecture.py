@@ -23,7 +23,7 @@ LAYERS = [
     ["evaluation", "simulation"],
     ["results", "viz", "exports"],
     ["models"],
-    ["doctor"],
+    ["answering", "doctor"],
     ["training"],
     ["cli"],
 ]

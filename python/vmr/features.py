@@ -8,6 +8,7 @@ has a chunk, the next one is decoded and encoded.
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -81,6 +82,7 @@ class Describer:
         cache: Where products are kept; None keeps nothing.
         every: Seconds between two sampled frames.
         calls: The line in which the captioner's callers wait.
+        one_at_a_time: Held while an encoder is called, since several videos may be described at once.
     """
 
     encoder: Encoder
@@ -89,6 +91,7 @@ class Describer:
     cache: Cache | None
     every: float
     calls: Calls
+    one_at_a_time: threading.Lock
 
     @property
     def short_side(self) -> int:
@@ -126,7 +129,7 @@ class Describer:
                 yield len(frames), None if "captions" in products else call
                 # The captioner is at work meanwhile.
                 if "features" not in products:
-                    with watch.stage("encode frames"):
+                    with self.one_at_a_time, watch.stage("encode frames"):
                         features = self.encoder.encode_frames(frames)
                     self._add(
                         products, "features", features, self._key(digest, start), frames, watch
@@ -142,7 +145,7 @@ class Describer:
                     with watch.stage("cache"):
                         pictures.keep(start, frames.encoded)
             if "vectors" not in products:
-                with watch.stage("embed captions"):
+                with self.one_at_a_time, watch.stage("embed captions"):
                     texts = unpack_texts(products["captions"]["captions"])
                     vectors = embed_captions(self.sentence_encoder, texts)
                 self._add(products, "vectors", vectors, key, frames, watch)

@@ -164,6 +164,10 @@ class Recorder:
                 "text": text,
             }
 
+    def clear(self) -> None:
+        """Forgets all answers so far: whoever answers thousands of videos writes no recording."""
+        self._records = {}
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the recording, atomically.
 

@@ -1,4 +1,4 @@
-"""``vmr predict``: the answers of a trained model."""
+"""``vmr predict``: a model's answers to a benchmark."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vmr.cli import systems
 from vmr.cli.common import add_durations
 
 if TYPE_CHECKING:
@@ -19,41 +20,118 @@ def add_parser(commands: Commands) -> None:
     """Adds the command to the parser."""
     parser = commands.add_parser(
         "predict",
-        help="write the answers of a trained model as official jsonl",
-        description="Answers the queries of an annotation file by a trained model, from features. The "
-        "answers are official jsonl (qid, pred_relevant_windows, pred_saliency_scores), which vmr "
-        "evaluate scores; ground truth is not looked at.",
+        help="write a model's answers to a benchmark as official jsonl",
+        description="Answers the queries of an annotation file: by a trained model from features "
+        "(--checkpoint C --features DIR), or by a training-free system from videos (--system granalign "
+        "--videos DIR). The answers are official jsonl (qid, pred_relevant_windows, "
+        "pred_saliency_scores), which vmr evaluate scores; ground truth is not looked at.",
     )
     parser.add_argument("data", type=Path, metavar="DATA", help="annotations of any layout")
-    parser.add_argument(
-        "--checkpoint", required=True, metavar="C",
+    who = parser.add_mutually_exclusive_group(required=True)
+    who.add_argument(
+        "--checkpoint", metavar="C",
         help="the result folder of vmr train, a checkpoint's folder, or owner/name on the hub",
     )  # fmt: skip
-    parser.add_argument(
-        "--features", type=Path, required=True, metavar="DIR", help="folder of the features"
-    )
-    parser.add_argument(
-        "--pack", metavar="P",
-        help="what lies there: a ready pack or a YAML (default: what the model was trained on)",
-    )  # fmt: skip
+    who.add_argument("--system", choices=["granalign"], help="a training-free system")
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="the jsonl to write (default: stdout)"
     )
     parser.add_argument(
-        "--skip-missing", action="store_true", help="leave queries without features out"
-    )
+        "--skip-missing", action="store_true",
+        help="leave queries without features or video out",
+    )  # fmt: skip
     add_durations(parser)
-    parser.add_argument(
+    trained = parser.add_argument_group("with --checkpoint")
+    trained.add_argument("--features", type=Path, metavar="DIR", help="folder of the features")
+    trained.add_argument(
+        "--pack", metavar="P",
+        help="what lies there: a ready pack or a YAML (default: what the model was trained on)",
+    )  # fmt: skip
+    trained.add_argument(
         "--batch-size", type=int, default=100, metavar="N", help="queries at once (default: 100)"
     )
-    parser.add_argument(
+    trained.add_argument(
         "--device", metavar="D", help="cpu or cuda (default: a GPU if there is one)"
     )
+    ready = parser.add_argument_group(
+        "with --system",
+        "With --out FILE, FILE.partial grows by a video at a time, and the same command goes on where "
+        "it was stopped; FILE.run.json says what made it.",
+    )
+    ready.add_argument(
+        "--videos", type=Path, metavar="DIR", help="folder of the videos, named as in DATA"
+    )
+    ready.add_argument(
+        "--shard", metavar="I/N",
+        help="only the I-th of N parts, into FILE with .I-of-N before its suffix; `cat` joins them",
+    )  # fmt: skip
+    ready.add_argument(
+        "-k", "--top-k", type=int, default=10, metavar="N", help="moments a query (default: 10)"
+    )
+    systems.add_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Writes the predictions."""
+    from vmr.errors import InputError
+
+    needed, other = ("features", "videos") if options.checkpoint else ("videos", "features")
+    named = "--checkpoint" if options.checkpoint else "--system"
+    if getattr(options, needed) is None:
+        raise InputError(f"{named}: expected --{needed} DIR with it")
+    if getattr(options, other) is not None:
+        raise InputError(f"--{other}: does not go with {named}")
+    return _trained(options) if options.checkpoint else _training_free(options)
+
+
+def _training_free(options: argparse.Namespace) -> int:
+    """By a system that looks at videos."""
+    from vmr.answering import Shard, Unanswered, answer_file, answers, find_videos
+    from vmr.cli import progress
+    from vmr.cli.common import say
+    from vmr.data.annotations import read_queries
+    from vmr.errors import InputError, VideoError
+    from vmr.evaluation.predictions import prediction_lines
+
+    if options.top_k < 1:
+        raise InputError(f"--top-k: expected at least 1, got {options.top_k}")
+    shard = Shard.parse(options.shard) if options.shard else Shard()
+    queries = read_queries(options.data, durations=options.durations)
+    own = shard.part(queries)
+    videos = find_videos(options.videos, own, skip_missing=options.skip_missing)
+    system = systems.load(options)
+    with progress.shown(options.data.name) as show:
+        if options.out is None:
+            unanswered = 0
+            for found in answers(system, own, videos, top_k=options.top_k, progress=show):
+                if isinstance(found, Unanswered):
+                    print(f"vmr: error: {found.reason}", file=sys.stderr)
+                    unanswered += 1
+                else:
+                    for line in prediction_lines(found):
+                        say(line.decode())
+            return VideoError.exit_code if unanswered else 0
+        try:
+            done = answer_file(
+                system, queries, videos, options.out,
+                data=options.data.name, shard=shard, top_k=options.top_k, progress=show,
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                "what was answered is kept, and the same command goes on there"
+            ) from None
+    print(
+        f"vmr: wrote {done.path}: {done.answered:,} predictions ({done.new:,} of them new)",
+        file=sys.stderr,
+    )
+    for found in done.unanswered:
+        print(f"vmr: error: {found.reason}; {found.queries} queries are left out", file=sys.stderr)
+    return VideoError.exit_code if done.unanswered else 0
+
+
+def _trained(options: argparse.Namespace) -> int:
+    """By a model that reads features."""
     from vmr.cli import progress
     from vmr.cli.common import say
     from vmr.data.annotations import read_queries

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from vmr.cli import systems
 
 if TYPE_CHECKING:
     from vmr.cli.common import Commands
@@ -30,14 +31,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "-k", "--top-k", type=int, default=5, metavar="N", help="moments a query (default: 5)"
     )
-    parser.add_argument(
-        "--every", type=float, metavar="S", help="seconds between two sampled frames (default: 1)"
-    )
-    parser.add_argument(
-        "-p", "--param", action="append", default=[], metavar="NAME=VALUE", dest="parameters",
-        help="another parameter of the system, e.g. aware_percent=30 or aware_query=none; "
-        "docs/papers/granalign.md has them all",
-    )  # fmt: skip
+    systems.add_options(parser)
     outputs = parser.add_argument_group("output")
     outputs.add_argument("--json", action="store_true", help="print JSON on stdout, nothing else")
     outputs.add_argument(
@@ -48,14 +42,6 @@ def add_parser(commands: Commands) -> None:
     outputs.add_argument(
         "--overwrite", action="store_true", help="replace these files where --out has them already"
     )
-    models = parser.add_argument_group(
-        "models", "each is 'embedded' (small models from packages) or 'recorded:FILE'"
-    )
-    models.add_argument("--encoder", default="embedded", help="image-text encoder (embedded only)")
-    models.add_argument("--sentence-encoder", default="embedded", help="(embedded only)")
-    models.add_argument("--rewriter", default="embedded", help="or 'none': queries as they are")
-    models.add_argument("--captioner", default="embedded", help="of frames")
-    models.add_argument("--no-cache", action="store_true", help="keep and take nothing")
     parser.set_defaults(run=run)
 
 
@@ -69,11 +55,7 @@ def run(options: argparse.Namespace) -> int:
     videos, code = _readable(options.videos)
     if not videos:
         return code
-    retriever = _retriever(options)
-    chosen = " | ".join(
-        f"{part}: {name.partition(' (')[0]}" for part, name in retriever.backends.items()
-    )
-    print(f"vmr: granalign on {chosen}", file=sys.stderr)
+    retriever = systems.load(options)
     from vmr.cli import progress
     from vmr.cli.common import say
     from vmr.results import Results
@@ -122,45 +104,6 @@ def _readable(videos: list[str]) -> tuple[list[str], int]:
         else:
             readable.append(video)
     return readable, code
-
-
-def _retriever(options: argparse.Namespace) -> GranAlign:
-    import vmr
-
-    parameters = _parameters(options.parameters)
-    if options.every is not None:
-        parameters["every"] = options.every
-    if options.no_cache:
-        parameters["cache"] = None
-    return vmr.load(
-        "granalign",
-        encoder=options.encoder,
-        sentence_encoder=options.sentence_encoder,
-        rewriter=options.rewriter,
-        captioner=options.captioner,
-        **parameters,
-    )
-
-
-def _parameters(texts: list[str]) -> dict[str, Any]:
-    """NAME=VALUE pairs as the config's types."""
-    from vmr.errors import InputError
-    from vmr.models.granalign import GranAlignConfig
-
-    defaults = dataclasses.asdict(GranAlignConfig())
-    parameters: dict[str, Any] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or name not in defaults:
-            raise InputError(
-                f"--param: expected NAME=VALUE with a name of {', '.join(defaults)}; got {text!r}"
-            )
-        kind = type(defaults[name])
-        try:
-            parameters[name] = kind(value)
-        except ValueError:
-            raise InputError(f"--param {name}: expected {kind.__name__}, got {value!r}") from None
-    return parameters
 
 
 def _table(result: Result) -> str:

@@ -6,23 +6,27 @@ from typing import Any
 
 from vmr.errors import InputError
 from vmr.models.granalign import GranAlign
+from vmr.models.presets import options_of
 
 _SYSTEMS = {"granalign": GranAlign}
 
 
-def load(system: str, **options: Any) -> GranAlign:
+def load(system: str, *, preset: str | None = None, **options: Any) -> GranAlign:
     """A system that is ready to retrieve.
 
     Args:
         system: ``"granalign"``.
+        preset: Whose options are taken where none are given: "granalign-embedded" (the default) or
+            "granalign-paper" (:data:`vmr.models.presets.PRESETS`).
         options: Passed on to the system's constructor (see :class:`vmr.GranAlign`).
 
     Raises:
-        InputError: For a name that is not a system.
+        InputError: For a name that is not a system, or not a preset of it.
         BackendError: Where a model is not installed.
     """
     if system not in _SYSTEMS:
         raise InputError(
             f"load: expected the name of a system, one of {', '.join(_SYSTEMS)}; got {system!r}"
         )
-    return _SYSTEMS[system](**options)
+    ready = options_of(preset, system) if preset is not None else {}
+    return _SYSTEMS[system](**{**ready, **options})

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -117,6 +118,8 @@ class GranAlign:
         self.recording = Recorder()
         self._captioner_calls = Calls(self.captioner)
         self._rewriter_calls = Calls(self.rewriter)
+        # Several threads may retrieve at once; an encoder answers one of them at a time.
+        self._one_at_a_time = threading.Lock()
 
     @property
     def backends(self) -> dict[str, str]:
@@ -163,6 +166,7 @@ class GranAlign:
             self.cache,
             self.config.every,
             self._captioner_calls,
+            self._one_at_a_time,
         )
         with torch.inference_mode():
             # Rewritten first: what is wrong with the queries shows before the long work.
@@ -171,7 +175,7 @@ class GranAlign:
             name = described.info.path.name
             self.recording.add_captions(name, described.times.tolist(), described.captions)
             aware = self._aware(described, sentences, progress, watch)
-            with watch.stage("score"):
+            with self._one_at_a_time, watch.stage("score"):
                 scores = self._score(described, rewritten, aware)
                 moments = self._moments(described, scores, top_k)
         return Results(
@@ -208,7 +212,7 @@ class GranAlign:
                 raise
             self.rewriter = None
             _warn_unrewritten(error)
-        with watch.stage("judge rewrites"):
+        with self._one_at_a_time, watch.stage("judge rewrites"):
             return [
                 self._judged(query, rewrites) if rewrites else self._unrewritten(query)
                 for query, rewrites in zip_longest(queries, raw)
@@ -269,7 +273,7 @@ class GranAlign:
         progress: Progress,
         watch: Stopwatch,
     ) -> list[_Aware]:
-        with watch.stage("choose frames"):
+        with self._one_at_a_time, watch.stage("choose frames"):
             chosen = self._chosen(described, queries)
         chunks = [
             (place, frames[begin : begin + CHUNK])
@@ -293,7 +297,7 @@ class GranAlign:
             self.recording.add_captions(name, described.times[frames].tolist(), captions, query)
             has_words = np.array([bool(caption) for caption in captions], dtype=bool)
             captions = [caption for caption in captions if caption]
-            with watch.stage("embed captions"):
+            with self._one_at_a_time, watch.stage("embed captions"):
                 vectors = embed_captions(self.sentence_encoder, captions)
             aware.append(_Aware(frames[has_words], captions, vectors))
         return aware

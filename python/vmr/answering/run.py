@@ -1,0 +1,221 @@
+"""Video by video through a benchmark."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vmr.answering.file import AnswerFile, Unanswered
+from vmr.answering.parts import Shard
+from vmr.backends.calls import Calls
+from vmr.data.records import Query
+from vmr.errors import VideoError
+from vmr.evaluation.predictions import Prediction
+from vmr.files import make_folder
+from vmr.progress import Progress, Stopwatch, silent
+
+if TYPE_CHECKING:
+    from vmr.models.granalign import GranAlign
+    from vmr.results import Result
+
+CLIP_SECONDS = 2.0
+"""Length of a clip where the annotations do not say: that of QVHighlights."""
+
+
+class Outcome(NamedTuple):
+    """What a run did.
+
+    Attributes:
+        path: The predictions.
+        answered: Queries that are answered in the file.
+        new: Those of them that this run answered.
+        unanswered: Videos that could not be read.
+    """
+
+    path: Path
+    answered: int
+    new: int
+    unanswered: list[Unanswered]
+
+
+def answers(
+    system: GranAlign,
+    queries: Sequence[Query],
+    videos: Mapping[str, Path],
+    *,
+    top_k: int = 10,
+    progress: Progress = silent,
+) -> Iterator[list[Prediction] | Unanswered]:
+    """The answers to queries, video by video, in the order of the queries.
+
+    Two videos are worked on at once, so that a model that sits elsewhere is not idle while one ends and
+    the next is opened.
+
+    Args:
+        system: What answers.
+        queries: The questions; those about videos that are not in ``videos`` are left out.
+        videos: Files by the names of the videos.
+        top_k: At most this many moments a query.
+        progress: Told of videos.
+
+    Yields:
+        The predictions for a video's queries, or what was wrong with the video.
+
+    Raises:
+        BackendError: A model fails.
+        InputError: A query is empty or too long.
+    """
+    by_video: dict[str, list[Query]] = {}
+    for query in queries:
+        if query.video in videos:
+            by_video.setdefault(query.video, []).append(query)
+    progress("videos", 0, len(by_video))
+    work = (
+        (1, partial(_answer, system, name, videos[name], asked, top_k))
+        for name, asked in by_video.items()
+    )
+    for done, found in enumerate(Calls(_TwoVideos()).in_order(work, Stopwatch(), "videos"), 1):
+        progress("videos", done, len(by_video))
+        if found is not None:
+            yield found
+
+
+class _TwoVideos:
+    calls_at_once = 2
+
+
+def _answer(
+    system: GranAlign, name: str, path: Path, queries: Sequence[Query], top_k: int
+) -> list[Prediction] | Unanswered:
+    texts = list(dict.fromkeys(query.text.strip() for query in queries))
+    try:
+        results = system.retrieve(path, texts, top_k=top_k)
+    except VideoError as error:
+        return Unanswered(name, len(queries), str(error))
+    system.recording.clear()
+    by_text = dict(zip(texts, results, strict=True))
+    return [_prediction(query, by_text[query.text.strip()]) for query in queries]
+
+
+def _prediction(query: Query, result: Result) -> Prediction:
+    seconds = query.saliency.clip_seconds if query.saliency is not None else CLIP_SECONDS
+    clips = (
+        query.saliency.clips
+        if query.saliency is not None
+        else max(1, int(np.ceil(query.duration / seconds - 1e-6)))
+    )
+    times, scores = result.frame_scores.times, result.frame_scores.scores
+    return Prediction(
+        qid=query.qid,
+        query=query.text,
+        vid=query.video,
+        pred_relevant_windows=[
+            (round(moment.start, 4), round(moment.end, 4), round(moment.score, 6))
+            for moment in result.moments
+        ],
+        pred_saliency_scores=[
+            round(score, 6)
+            for score in clip_scores(times, scores, result.duration, seconds, clips).tolist()
+        ],
+    )
+
+
+def clip_scores(
+    times: NDArray[np.float64],
+    scores: NDArray[np.float64],
+    duration: float,
+    clip_seconds: float,
+    clips: int,
+) -> NDArray[np.float64]:
+    """Frame scores as scores of clips: highlight detection as the benchmarks ask for it.
+
+    Args:
+        times: [F] seconds at which frames were sampled, the middles of the spans that they stand for.
+        scores: [F] their scores.
+        duration: Seconds up to which the last one counts.
+        clip_seconds: Length of a clip.
+        clips: Number of clips.
+
+    Returns:
+        [clips]: the mean score over the clip's time; for a clip after the last frame the lowest score.
+    """
+    edges = np.concatenate([[0.0], (times[1:] + times[:-1]) / 2, [duration]])
+    if len(times) > 1:
+        # The last span may be shorter than the others, and its middle lies nearer then.
+        edges[-2] = 2 * times[-2] - edges[-3]
+    area = np.concatenate([[0.0], np.cumsum(np.diff(edges) * scores)])
+    bounds = np.minimum(np.arange(clips + 1) * clip_seconds, edges[-1])
+    covered = np.diff(bounds)
+    total = np.diff(np.interp(bounds, edges, area))
+    means = total / np.where(covered > 1e-9, covered, 1.0)
+    found: NDArray[np.float64] = np.where(covered > 1e-9, means, scores.min())
+    return found
+
+
+def answer_file(
+    system: GranAlign,
+    queries: Sequence[Query],
+    videos: Mapping[str, Path],
+    path: str | os.PathLike[str],
+    *,
+    data: str = "",
+    shard: Shard = Shard(),  # noqa: B008
+    top_k: int = 10,
+    progress: Progress = silent,
+) -> Outcome:
+    """Writes the answers to queries as official jsonl, going on where an earlier run stopped.
+
+    Args:
+        system: What answers.
+        queries: All of a benchmark's.
+        videos: Files by the names of the videos.
+        path: The file; a shard gets a name of its own (:meth:`Shard.name`).
+        data: Name of the annotations, for the run file.
+        shard: Which part of the queries.
+        top_k: At most this many moments a query.
+        progress: Told of videos.
+
+    Raises:
+        InputError: The file holds answers of another run, or another process writes it.
+        BackendError: A model fails; what was answered so far is kept.
+        CacheError: The file cannot be written.
+    """
+    target = shard.name(Path(path))
+    make_folder(target.parent)
+    own = [query for query in shard.part(queries) if query.video in videos]
+    settings = {
+        "system": "granalign",
+        "backends": system.backends,
+        "parameters": asdict(system.config),
+        "data": data,
+        "queries": _digest(queries),
+        "shard": str(shard),
+        "top_k": top_k,
+    }
+    with AnswerFile(target, settings) as growing:
+        left = [query for query in own if query.qid not in growing.qids]
+        begin, before, unanswered = time.monotonic(), len(own) - len(left), []
+        for found in answers(system, left, videos, top_k=top_k, progress=progress):
+            if isinstance(found, Unanswered):
+                unanswered.append(found)
+            else:
+                growing.add(found)
+        growing.finish(unanswered, time.monotonic() - begin)
+    answered = len(growing.qids)
+    return Outcome(target, answered, answered - before, unanswered)
+
+
+def _digest(queries: Sequence[Query]) -> str:
+    """Of what is asked; the ground truth is not part of it."""
+    asked = json.dumps([[query.qid, query.video, query.text] for query in queries])
+    return hashlib.blake2b(asked.encode(), digest_size=12).hexdigest()

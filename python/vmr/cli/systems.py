@@ -1,0 +1,91 @@
+"""The options of the commands that run a training-free system."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vmr.models.granalign import GranAlign
+
+_PARTS = ("encoder", "sentence_encoder", "rewriter", "captioner")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say which models play which part, and the system's parameters."""
+    parser.add_argument(
+        "--every", type=float, metavar="S", help="seconds between two sampled frames (default: 1)"
+    )
+    parser.add_argument(
+        "-p", "--param", action="append", default=[], metavar="NAME=VALUE", dest="parameters",
+        help="another parameter of the system, e.g. aware_percent=30 or aware_query=none; "
+        "docs/papers/granalign.md has them all",
+    )  # fmt: skip
+    models = parser.add_argument_group(
+        "models",
+        "each is 'embedded' (small models from packages), 'transformers:MODEL' (a folder or an id on "
+        "the hub), the URL of an OpenAI-compatible endpoint, or 'recorded:FILE'; options follow after "
+        "commas: transformers:MODEL,dtype=bfloat16 (docs/models.md)",
+    )
+    models.add_argument(
+        "--preset", metavar="NAME",
+        help="granalign-embedded (default) or granalign-paper: CLIP ViT-B/32, LLaMA-3-8B-Instruct and "
+        "Qwen2.5-VL-7B-Instruct; what stands below replaces a part of it",
+    )  # fmt: skip
+    models.add_argument(
+        "--encoder", metavar="MODEL", help="image-text encoder: embedded, or a CLIP or SigLIP"
+    )
+    models.add_argument(
+        "--sentence-encoder", metavar="MODEL", help="embedded, or a SentenceTransformer"
+    )
+    models.add_argument(
+        "--rewriter", metavar="MODEL", help="of queries; 'none' leaves them as they are"
+    )
+    models.add_argument("--captioner", metavar="MODEL", help="of frames; one that sees images")
+    models.add_argument("--no-cache", action="store_true", help="keep and take nothing")
+
+
+def load(options: argparse.Namespace) -> GranAlign:
+    """The system that the options ask for; its models are told on stderr.
+
+    Raises:
+        InputError: For an unknown model, preset or parameter.
+        BackendError: Where a model is not there.
+    """
+    import vmr
+
+    given = _parameters(options.parameters)
+    if options.every is not None:
+        given["every"] = options.every
+    if options.no_cache:
+        given["cache"] = None
+    given.update({part: spec for part in _PARTS if (spec := getattr(options, part)) is not None})
+    system = vmr.load("granalign", preset=options.preset, **given)
+    chosen = " | ".join(
+        f"{part}: {name.partition(' (')[0]}" for part, name in system.backends.items()
+    )
+    print(f"vmr: granalign on {chosen}", file=sys.stderr)
+    return system
+
+
+def _parameters(texts: list[str]) -> dict[str, Any]:
+    """NAME=VALUE pairs as the config's types."""
+    from vmr.errors import InputError
+    from vmr.models.granalign_config import GranAlignConfig
+
+    defaults = dataclasses.asdict(GranAlignConfig())
+    parameters: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or name not in defaults:
+            raise InputError(
+                f"--param: expected NAME=VALUE with a name of {', '.join(defaults)}; got {text!r}"
+            )
+        kind = type(defaults[name])
+        try:
+            parameters[name] = kind(value)
+        except ValueError:
+            raise InputError(f"--param {name}: expected {kind.__name__}, got {value!r}") from None
+    return parameters

@@ -1,0 +1,70 @@
+"""Ready choices of models for the training-free systems."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from vmr.errors import InputError
+from vmr.settings import nearest
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """A system with its models.
+
+    Attributes:
+        system: Its name.
+        about: What it is, in a line.
+        options: Of the system's constructor.
+    """
+
+    system: str
+    about: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+PRESETS = {
+    "granalign-embedded": Preset(
+        "granalign",
+        "small models from packages, on a CPU",
+        {
+            "encoder": "embedded",
+            "sentence_encoder": "embedded",
+            "rewriter": "embedded",
+            "captioner": "embedded",
+        },
+    ),
+    "granalign-paper": Preset(
+        "granalign",
+        "the paper's models: CLIP ViT-B/32, LLaMA-3-8B-Instruct, Qwen2.5-VL-7B-Instruct; "
+        "a GPU with 40 GiB, or parts of it replaced",
+        {
+            "encoder": "transformers:openai/clip-vit-base-patch32",
+            "sentence_encoder": "transformers:sentence-transformers/all-MiniLM-L6-v2",
+            "rewriter": "transformers:meta-llama/Meta-Llama-3-8B-Instruct",
+            "captioner": "transformers:Qwen/Qwen2.5-VL-7B-Instruct",
+            "pairs": 3,
+            "length_weight": 0.3,
+        },
+    ),
+}
+"""By name. The paper does not say which SentenceTransformer it uses: that one is ours."""
+
+
+def options_of(preset: str, system: str) -> dict[str, Any]:
+    """What a preset sets of a system.
+
+    Raises:
+        InputError: There is none of that name, or it belongs to another system.
+    """
+    if preset not in PRESETS:
+        raise InputError(
+            f"preset: expected one of {', '.join(PRESETS)}; got {preset!r}{nearest(preset, PRESETS)}"
+        )
+    if PRESETS[preset].system != system:
+        raise InputError(
+            f"preset {preset!r}: belongs to {PRESETS[preset].system!r}, not to {system!r}"
+        )
+    return dict(PRESETS[preset].options)
