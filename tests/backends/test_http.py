@@ -241,7 +241,7 @@ HTML = "<html><body>It works!</body></html>"
         (
             said([{"type": "text"}]),
             "(Expected `str | null`, got `array` - at `$.choices[0].message.content`",
-        ),  # type: ignore[arg-type]
+        ),
     ],
 )
 def test_rubbish(reply: Reply, told: str) -> None:

@@ -224,7 +224,7 @@ def echoes() -> list[Callable[[Asked], Reply]]:
     """Servers that repeat the key."""
     return [
         lambda asked: refused(401, f"wrong key: {asked.headers['authorization']}"),
-        lambda asked: refused(400, f"{'x' * 190} {asked.headers['authorization']}"),
+        lambda asked: refused(400, f"{'x' * 175} {asked.headers['authorization']}"),
         lambda asked: Reply(f"<html>{asked.headers['authorization']}</html>"),
         lambda asked: Reply({"choices": asked.headers["authorization"]}),
         lambda asked: Reply(json.dumps({"e": KEY}).replace("/", "\\/"), 400),

@@ -46,7 +46,7 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-def said(text: str | None, finish: str = "stop") -> Reply:
+def said(text: object, finish: str = "stop") -> Reply:
     """A chat completion."""
     message = {"role": "assistant", "content": text}
     return Reply({"choices": [{"index": 0, "finish_reason": finish, "message": message}]})
@@ -136,7 +136,7 @@ class Gate:
     """Holds requests until a number of them is there, and lets go one at a time.
 
     So it opens only for a client that sends the next request as soon as one is answered, and has
-    always as many under way.
+    always as many under way. The first time, it gives one too many a moment to show up.
 
     Args:
         slots: How many have to be there.
@@ -144,7 +144,7 @@ class Gate:
     """
 
     def __init__(self, slots: int, total: int) -> None:
-        self.most = 0
+        self.most = 0  # requests that were there at once
         self._slots, self._total = slots, total
         self._arrived = self._here = self._free = 0
         self._change = threading.Condition()
@@ -155,6 +155,9 @@ class Gate:
             self._arrived += 1
             self._here += 1
             self.most = max(self.most, self._here)
+            self._change.notify_all()
+            if self._arrived == self._slots:
+                self._change.wait_for(lambda: self._here > self._slots, 0.3)
             if self._arrived == self._total:
                 self._free = self._here
             elif self._here >= self._slots:
