@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -95,6 +97,21 @@ def test_clip_gives_the_vectors_of_clip(clip: Path) -> None:
     assert np.linalg.matrix_rank(vectors) > 1
     assert found.encode_texts([]).shape == (0, 10)
     assert vectors.dtype == np.float32
+
+
+def test_the_settings_of_the_first_clip(clip: Path, tmp_path: Path) -> None:
+    """OpenAI's checkpoint has them in a form of years ago."""
+    folder = Path(shutil.copytree(clip, tmp_path / "first"))
+    path = folder / "preprocessor_config.json"
+    now = json.loads(path.read_text())
+    del now["image_processor_type"]
+    old = {"feature_extractor_type": "CLIPFeatureExtractor", "size": 32, "crop_size": 32}
+    path.write_text(json.dumps({**now, **old}))
+    found = encoder(parse(f"transformers:{folder}"))
+    assert found.short_side == 32
+    shown = pixels()
+    expected = encoder(parse(f"transformers:{clip}")).encode_frames(frames(shown))
+    np.testing.assert_array_equal(found.encode_frames(frames(shown)), expected)
 
 
 @pytest.mark.parametrize("kind", ["siglip", "siglip2"])
@@ -227,22 +244,20 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_answers_are_the_greedy_ones(llama: Path) -> None:
     from transformers import AutoConfig
 
-    end = AutoConfig.from_pretrained(llama).eos_token_id
-    found = text_generator(parse(f"transformers:{llama},batch_size=4,max_tokens=20"))
+    ends = {AutoConfig.from_pretrained(llama).eos_token_id, tiny_models.identity("</s>")}
+    found = text_generator(parse(f"transformers:{llama},batch_size=4,max_tokens=7"))
     assert isinstance(found, TextGenerator)
-    expected = []
-    for prompt in CHATS:
-        said = by_hand(llama, prompt, 20)
-        if {end, 2} & set(said):
-            stop = min(said.index(token) for token in (end, 2) if token in said)
-            expected.append(" ".join(word(token) for token in said[:stop] if token >= 11))
-        else:
-            expected.append("")
+    said = [by_hand(llama, prompt, 7) for prompt in CHATS]
+    stops = [next((at for at, token in enumerate(row) if token in ends), None) for row in said]
+    assert None in stops  # one is cut off,
+    assert 6 in stops  # and one ends at the last moment
     answers = found.generate(CHATS)
-    assert answers == expected
-    assert answers[0]
-    assert "" in answers  # one was cut off
-    alone = text_generator(parse(f"transformers:{llama},batch_size=1,max_tokens=20"))
+    assert answers == [
+        "" if stop is None else " ".join(word(token) for token in row[:stop] if token >= 11)
+        for row, stop in zip(said, stops, strict=True)
+    ]
+    assert len(set(answers)) > 2
+    alone = text_generator(parse(f"transformers:{llama},batch_size=1,max_tokens=7"))
     assert alone.generate(CHATS) == answers
     assert alone.name == found.name
     assert found.generate([]) == []
@@ -278,10 +293,11 @@ def test_a_template_without_a_system_role(llama: Path, tmp_path: Path) -> None:
 # ---- vision-language models -------------------------------------------------------------------------
 
 
-def test_llava_says_what_llava_says(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["llava", "llava_next"])
+def test_llava_says_what_llava_says(kind: str, tmp_path: Path) -> None:
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    folder = tiny_models.llava(tmp_path / "tiny-llava")
+    folder = getattr(tiny_models, kind)(tmp_path / "tiny-llava")
     found = vision_model(parse(f"transformers:{folder},batch_size=4,max_tokens=9"))
     assert isinstance(found, VisionModel)
     assert found.takes_instructions
@@ -385,6 +401,13 @@ def test_a_sentence_transformer_gives_its_vectors(tmp_path: Path) -> None:
         np.testing.assert_allclose(vector, unit(hidden.mean(0)), atol=1e-5)
     assert found.encode([]).shape == (0, 16)
     assert found.encode_tokens([]) == []
+
+    # What the other modules are set to counts as well.
+    path = folder / "1_Pooling" / "config.json"
+    path.write_text(path.read_text().replace('"mean"', '"max"'))
+    pooled = sentence_encoder(parse(f"transformers:{folder}"))
+    assert pooled.name != found.name
+    assert np.abs(pooled.encode(TEXTS) - vectors).max() > 0.01
 
     # A module with weights of its own counts, and only as safetensors.
     dense = tiny_models.sentence_transformer(tmp_path / "dense", dense=True)

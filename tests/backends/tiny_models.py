@@ -147,6 +147,7 @@ def llama(folder: Path, template: str | None = TEMPLATE, *, end: int = 2, **opti
     from transformers import LlamaConfig, LlamaForCausalLM
 
     sizes = text_sizes(num_key_value_heads=1, max_position_embeddings=200, eos_token_id=end)
+    sizes["tie_word_embeddings"] = True  # so the weights lack a tensor that the model has
     model = draw(LlamaForCausalLM(LlamaConfig(**sizes)))
     # What instruct models come with; it is not to be sampled all the same.
     model.generation_config.do_sample = True
@@ -197,7 +198,7 @@ def qwen2_5_vl(folder: Path) -> Path:
     return folder
 
 
-def llava(folder: Path, template: str | None = LLAVA_TEMPLATE) -> Path:
+def llava(folder: Path) -> Path:
     from transformers import (
         CLIPImageProcessorPil,
         CLIPVisionConfig,
@@ -219,7 +220,41 @@ def llava(folder: Path, template: str | None = LLAVA_TEMPLATE) -> Path:
         patch_size=8,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
-        chat_template=template,
+        chat_template=LLAVA_TEMPLATE,
+    ).save_pretrained(folder)
+    return folder
+
+
+def llava_next(folder: Path) -> Path:
+    from transformers import (
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaNextConfig,
+        LlavaNextForConditionalGeneration,
+        LlavaNextImageProcessorPil,
+        LlavaNextProcessor,
+    )
+
+    grids = [[32, 64], [64, 32], [64, 64]]
+    config = LlavaNextConfig(
+        text_config=LlamaConfig(**text_sizes(max_position_embeddings=400)),
+        vision_config=CLIPVisionConfig(**vision_sizes()),
+        image_token_id=identity("<image>"),
+        image_grid_pinpoints=grids,
+    )
+    draw(LlavaNextForConditionalGeneration(config)).save_pretrained(folder)
+    images = LlavaNextImageProcessorPil(
+        size={"shortest_edge": 32},
+        crop_size={"height": 32, "width": 32},
+        image_grid_pinpoints=grids,
+    )
+    LlavaNextProcessor(
+        images,
+        tokenizer(),
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=LLAVA_TEMPLATE,
     ).save_pretrained(folder)
     return folder
 

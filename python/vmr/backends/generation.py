@@ -30,7 +30,7 @@ class _Chat:
     model: Any
     tokenizer: Any
     settings: Any
-    room: int
+    room: int  # tokens of a chat that leave enough for an answer
 
 
 class ChatModel(Part[GeneratorOptions, _Chat]):
@@ -92,8 +92,10 @@ class ChatModel(Part[GeneratorOptions, _Chat]):
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
         settings = greedy(model, tokenizer, self.options.max_tokens)
-        positions = model.config.get_text_config().max_position_embeddings
-        return _Chat(model, tokenizer, settings, positions - self.options.max_tokens)
+        config = model.config.get_text_config()
+        # A model without a table of positions (ALiBi) has no such number.
+        room = getattr(config, "max_position_embeddings", tokenizer.model_max_length)
+        return _Chat(model, tokenizer, settings, room - self.options.max_tokens)
 
 
 def _written(tokenizer: Any, messages: Messages) -> str:

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, NoReturn, TypeVar
 
 import msgspec
 import torch
@@ -89,6 +89,7 @@ class Part(Generic[O, L]):
         raise NotImplementedError
 
     def _weight_folders(self) -> Sequence[str]:
+        """Where in the checkpoint weights are."""
         return ("",)
 
     def _load(self) -> L:
@@ -120,7 +121,8 @@ class Part(Generic[O, L]):
                     f"{type(error).__name__}: {said}"
                 ) from error
 
-    def _refuse(self, what: str) -> None:
+    def _refuse(self, what: str) -> NoReturn:
+        """Says what the model is, and what was expected."""
         raise BackendError(f"{self.part} {self.checkpoint.given}: {what}; expected {self.expected}")
 
     def _config(self) -> dict[str, Any]:
@@ -147,13 +149,15 @@ class Part(Generic[O, L]):
             code = " with code of its own, which vmr never runs"
         self._refuse(f"is a {shown}{code}" if shown else "is of no known type")
 
-    def _check_files(self, *, images: bool, tokenizer: bool = True) -> None:
+    def _check_files(self, *, images: bool) -> None:
+        """Raises BackendError where the tokenizer's files or the image processor's are missing."""
         if images and not self.checkpoint.image_settings:
             self._refuse("has no preprocessor_config.json")
-        if tokenizer and not self.checkpoint.has_tokenizer:
+        if not self.checkpoint.has_tokenizer:
             self._refuse("has no tokenizer")
 
     def _dtype(self) -> str:
+        """The type of arithmetic, as torch names it."""
         asked = self.options.dtype or ("auto" if self.device.type == "cuda" else "float32")
         if asked != "auto":
             return asked
