@@ -70,9 +70,8 @@ def test_the_wheel_works_where_it_is_installed(tmp_path: Path) -> None:
         "vmr/_ops.so",
         "vmr/py.typed",
         "vmr/_core.pyi",
-        "vmr/schemas/results-1.json",
-        "vmr/schemas/evaluation-1.json",
-        "vmr/schemas/comparison-1.json",
+        *(f"vmr/schemas/{path.name}" for path in ROOT.glob("python/vmr/schemas/*.json")),
+        *(f"vmr/viz/page.{suffix}" for suffix in ("html", "css", "js")),
         *(f"vmr/data/presets/{path.name}" for path in ROOT.glob("python/vmr/data/presets/*.yaml")),
     } <= names
     assert not any(name.startswith(("cpp/", "tests/")) for name in names)

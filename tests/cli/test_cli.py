@@ -114,6 +114,9 @@ def test_missing_video_is_4(tmp_path: Path) -> None:
         (["--captioner", "recorded:none.jsonl"], "none.jsonl"),
         (["-k", "0"], "top_k"),
         (["-q", " "], "expected a sentence"),
+        (["--preset", "granalign-papr"], "did you mean 'granalign-paper'?"),
+        (["--captioner", "http://127.0.0.1:9/v1,modl=x"], "did you mean 'model'?"),
+        (["--export", "srt,oti"], "did you mean 'otio'?"),
     ],
 )
 def test_bad_input_is_3(colour_video: Path, arguments: list[str], words: str) -> None:
@@ -136,7 +139,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(out: Path, models_cache: Path) -> subprocess.CompletedProcess[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VMR_CACHE_DIR", str(models_cache))
-        return vmr("retrieve", demo_video(), *ASKED, "--out", out)
+        return vmr("retrieve", demo_video(), *ASKED, "--out", out, "--export", "srt,otio")
 
 
 @needs_models
@@ -186,6 +189,14 @@ class TestRetrieve:
         ]
         for picture in pictures:
             assert (out / picture).read_bytes().startswith(b"\x89PNG")
+        page = (out / "index.html").read_text(encoding="utf-8")
+        assert all(query in page for query in QUERIES)
+        assert "bikes.mp4" in page
+
+    def test_out_holds_the_exports(self, run: subprocess.CompletedProcess[str], out: Path) -> None:
+        moments = [m for result in json.loads(run.stdout)["results"] for m in result["moments"]]
+        assert (out / "bikes.srt").read_text(encoding="utf-8").count(" --> ") == len(moments)
+        assert "OTIO_SCHEMA" in (out / "bikes.otio").read_text(encoding="utf-8")
 
     def test_a_recording_repeats_the_run(
         self, run: subprocess.CompletedProcess[str], out: Path

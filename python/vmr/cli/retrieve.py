@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vmr.cli import systems
+from vmr.cli import exporting, systems
 
 if TYPE_CHECKING:
     from vmr.cli.common import Commands
@@ -36,12 +36,14 @@ def add_parser(commands: Commands) -> None:
     outputs.add_argument("--json", action="store_true", help="print JSON on stdout, nothing else")
     outputs.add_argument(
         "--out", type=Path, metavar="DIR",
-        help="write results.json, a picture a query and recording.jsonl (captions and rewrites, "
-        "for the recorded backend) there",
+        help="write index.html (a page to look at), results.json, a picture a query and "
+        "recording.jsonl (captions and rewrites, for the recorded backend) there",
     )  # fmt: skip
     outputs.add_argument(
-        "--overwrite", action="store_true", help="replace these files where --out has them already"
-    )
+        "--overwrite", action="store_true",
+        help="replace these files, exports and clips where they are there already",
+    )  # fmt: skip
+    exporting.add_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -52,6 +54,7 @@ def run(options: argparse.Namespace) -> int:
     if options.out is not None:
         _claim(options.out, overwrite=options.overwrite)
         _check_names(options.videos)
+    exporting.check(options)
     videos, code = _readable(options.videos)
     if not videos:
         return code
@@ -86,6 +89,8 @@ def run(options: argparse.Namespace) -> int:
             _write(options.out, results, retriever)
     if options.json:
         say(results.to_json())
+    if results:
+        exporting.write(options, results)
     return code
 
 
@@ -168,7 +173,7 @@ def _check_names(videos: list[str]) -> None:
 
 def _write(folder: Path, results: Results, retriever: GranAlign) -> None:
     from vmr.files import write_text
-    from vmr.viz import save_timeline
+    from vmr.viz import save_page, save_timeline
 
     write_text(folder / "results.json", results.to_json(indent=1) + "\n")
     retriever.recording.save(folder / "recording.jsonl")
@@ -177,6 +182,8 @@ def _write(folder: Path, results: Results, retriever: GranAlign) -> None:
         picture = folder / f"{number:02d}-{_slug(Path(result.video).stem, result.query)}.png"
         save_timeline(result, picture)
         written.append(picture)
+    save_page(results, folder / "index.html")
+    written.append(folder / "index.html")
     for path in written:
         print(f"vmr: wrote {path}", file=sys.stderr)
 
