@@ -46,6 +46,7 @@ def ask(home: Path, url: str, *names: str, **more: str) -> list[tuple[str, str]]
         check=False,
     )
     assert run.returncode == 0, run.stderr
+    assert "Fetching" not in run.stderr  # no progress bars: this is no terminal
     return [(name, answer) for name, answer in json.loads(run.stdout)]
 
 

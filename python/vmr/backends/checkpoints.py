@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -253,9 +255,12 @@ def _download(name: str, revision: str | None, allow: list[str], ignore: list[st
 
     at = f"{name} (revision {revision})" if revision else name
     try:
-        return Path(
-            snapshot_download(name, revision=revision, allow_patterns=allow, ignore_patterns=ignore)
-        )
+        with _bars_on_a_terminal():
+            return Path(
+                snapshot_download(
+                    name, revision=revision, allow_patterns=allow, ignore_patterns=ignore
+                )
+            )
     except errors.GatedRepoError:
         raise BackendError(
             f"{name}: its makers ask for consent first: accept the licence on the model's page, "
@@ -283,6 +288,25 @@ def _download(name: str, revision: str | None, allow: list[str], ignore: list[st
     except Exception as error:
         # What the hub's HTTP library raises has no common base with anything above.
         raise BackendError(_unreachable(at, name, error)) from None
+
+
+@contextmanager
+def _bars_on_a_terminal() -> Iterator[None]:
+    """Without the hub's progress bars, where no terminal shows them."""
+    from huggingface_hub.utils import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    hide = not sys.stderr.isatty() and not are_progress_bars_disabled()
+    if hide:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if hide:
+            enable_progress_bars()
 
 
 def _unreachable(at: str, name: str, error: Exception) -> str:
