@@ -293,7 +293,7 @@ def _download(name: str, revision: str | None, allow: list[str], ignore: list[st
 @contextmanager
 def _bars_on_a_terminal() -> Iterator[None]:
     """Without the hub's progress bars, where no terminal shows them."""
-    from huggingface_hub.utils import (
+    from huggingface_hub.utils.tqdm import (
         are_progress_bars_disabled,
         disable_progress_bars,
         enable_progress_bars,
