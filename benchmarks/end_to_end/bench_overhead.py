@@ -35,7 +35,7 @@ from timing import cpu_name, publish
 import vmr
 from vmr.answering import answers
 from vmr.backends.captioning import SHORT_SIDE, VlmCaptioner
-from vmr.backends.http import Endpoint, Options
+from vmr.backends.http.endpoint import Endpoint, Options
 from vmr.cache import Cache
 from vmr.data.records import Query
 from vmr.video import Frames

@@ -27,8 +27,8 @@ from vmr.errors import BackendError, VideoError, VmrWarning
 from vmr.progress import Progress, Stopwatch
 from vmr.video import Frames, VideoInfo, probe, sample_times, stream
 
-CHUNK = 64
-"""Frames that are computed and kept together."""
+CHUNK = 16
+"""Frames that are computed and kept together: so many are decoded before the captioner begins."""
 
 _DERIVED = "derived/"  # marks what backends computed on the way, in an entry of the cache
 

@@ -19,7 +19,7 @@ import pytest
 from tests.backends.test_http_server import SAFE, Asked, Gate, Reply, Server, refused, said, serving
 from vmr import backends
 from vmr.backends.captioning import VisionModel, VlmCaptioner
-from vmr.backends.http import Endpoint
+from vmr.backends.http.endpoint import Endpoint
 from vmr.backends.rewriting import Messages, TextGenerator
 from vmr.backends.spec import parse
 from vmr.errors import BackendError
@@ -338,7 +338,7 @@ def test_a_failure_waits_for_nobody() -> None:
 
 PROGRAM = """
 import sys
-from vmr.backends.http import Endpoint
+from vmr.backends.http.endpoint import Endpoint
 from vmr.backends.spec import parse
 model = Endpoint.from_spec(parse(sys.argv[1] + ",model=seer,retries=0"))
 model.generate([[{"role": "user", "content": text}] for text in sys.argv[2:]])

@@ -16,7 +16,7 @@ import pytest
 from tests.backends.test_http_server import Asked, Reply, Server, listed, refused, said, serving
 from tests.colours import ColourEncoder, WordCounts
 from vmr import backends
-from vmr.backends.http import Endpoint
+from vmr.backends.http.endpoint import Endpoint
 from vmr.backends.rewriting import Messages
 from vmr.backends.spec import parse
 from vmr.cache import Cache
@@ -110,7 +110,7 @@ def test_without_openai(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_openai_is_imported_for_an_endpoint_only() -> None:
     program = (
-        "import sys, vmr, vmr.backends, vmr.backends.http, vmr.cli\n"
+        "import sys, vmr, vmr.backends, vmr.backends.http.endpoint, vmr.cli\n"
         "try: vmr.cli.main(['--help'])\n"
         "except SystemExit: pass\n"
         "print(*{'openai', 'httpx2'} & set(sys.modules), file=sys.stderr)"

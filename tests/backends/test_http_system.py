@@ -16,7 +16,7 @@ import vmr
 from tests.backends.test_http_server import Asked, Reply, said, serving
 from tests.conftest import COLOURS, SECONDS_A_COLOUR
 from vmr.backends import packages
-from vmr.backends.http import Endpoint
+from vmr.backends.http.endpoint import Endpoint
 from vmr.backends.rewriting import LlmRewriter
 from vmr.backends.spec import parse
 from vmr.errors import BackendError

@@ -24,7 +24,9 @@ from vmr.backends.base import Encoder, SentenceEncoder, TokenEncoder
 from vmr.backends.captioning import VisionModel
 from vmr.backends.rewriting import Message, TextGenerator
 from vmr.backends.spec import parse
-from vmr.backends.transformers import encoder, sentence_encoder, text_generator, vision_model
+from vmr.backends.transformers.encoders import ImageTextEncoder, SentenceTransformerEncoder
+from vmr.backends.transformers.generation import ChatModel
+from vmr.backends.transformers.vision import VisionLanguageModel
 from vmr.errors import BackendError
 from vmr.video import Frames
 
@@ -79,7 +81,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_clip_gives_the_vectors_of_clip(clip: Path) -> None:
     from transformers import CLIPModel, CLIPProcessor
 
-    found = encoder(parse(f"transformers:{clip},batch_size=2"))
+    found = ImageTextEncoder(parse(f"transformers:{clip},batch_size=2"))
     assert isinstance(found, Encoder)
     assert found.short_side == 32
     model, processor = CLIPModel.from_pretrained(clip), CLIPProcessor.from_pretrained(clip)
@@ -107,10 +109,10 @@ def test_the_settings_of_the_first_clip(clip: Path, tmp_path: Path) -> None:
     del now["image_processor_type"]
     old = {"feature_extractor_type": "CLIPFeatureExtractor", "size": 32, "crop_size": 32}
     path.write_text(json.dumps({**now, **old}))
-    found = encoder(parse(f"transformers:{folder}"))
+    found = ImageTextEncoder(parse(f"transformers:{folder}"))
     assert found.short_side == 32
     shown = pixels()
-    expected = encoder(parse(f"transformers:{clip}")).encode_frames(frames(shown))
+    expected = ImageTextEncoder(parse(f"transformers:{clip}")).encode_frames(frames(shown))
     np.testing.assert_array_equal(found.encode_frames(frames(shown)), expected)
 
 
@@ -119,7 +121,7 @@ def test_siglip_gives_the_vectors_of_siglip(kind: str, tmp_path: Path) -> None:
     from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
     folder = getattr(tiny_models, kind)(tmp_path / kind)
-    found = encoder(parse(f"transformers:{folder},batch_size=2"))
+    found = ImageTextEncoder(parse(f"transformers:{folder},batch_size=2"))
     assert found.short_side == 32
     model = AutoModel.from_pretrained(folder)
     shown = pixels()
@@ -137,34 +139,36 @@ def test_siglip_gives_the_vectors_of_siglip(kind: str, tmp_path: Path) -> None:
 
 
 def test_what_is_derived_from_the_type_of_arithmetic_is_named(clip: Path) -> None:
-    whole = encoder(parse(f"transformers:{clip}"))
-    half = encoder(parse(f"transformers:{clip},dtype=bfloat16"))
+    whole = ImageTextEncoder(parse(f"transformers:{clip}"))
+    half = ImageTextEncoder(parse(f"transformers:{clip},dtype=bfloat16"))
     assert whole.name.endswith("(float32)")
     assert half.name == whole.name.replace("float32", "bfloat16")
     shown = frames(pixels())
     one, other = whole.encode_frames(shown), half.encode_frames(shown)
     assert 0 < np.abs(one - other).max() < 0.1
     # Neither of these changes an answer.
-    assert encoder(parse(f"transformers:{clip},batch_size=1,device=cpu")).name == whole.name
-    assert encoder(parse(f"transformers:{clip},dtype=auto")).name == whole.name
+    assert (
+        ImageTextEncoder(parse(f"transformers:{clip},batch_size=1,device=cpu")).name == whole.name
+    )
+    assert ImageTextEncoder(parse(f"transformers:{clip},dtype=auto")).name == whole.name
 
 
 def test_a_folder_is_named_by_its_content(tmp_path: Path) -> None:
     folder = tiny_models.clip(tmp_path / "mine")
-    names = [encoder(parse(f"transformers:{folder}")).name]
+    names = [ImageTextEncoder(parse(f"transformers:{folder}")).name]
     assert names[0].startswith("mine@")
     assert str(tmp_path) not in names[0]
     (tmp_path / "other").mkdir()
     moved = folder.rename(tmp_path / "other" / "mine")
-    assert encoder(parse(f"transformers:{moved}")).name == names[0]
+    assert ImageTextEncoder(parse(f"transformers:{moved}")).name == names[0]
     weights = moved / "model.safetensors"
     changed = bytearray(weights.read_bytes())
     changed[-3] ^= 1
     weights.write_bytes(changed)
-    names.append(encoder(parse(f"transformers:{moved}")).name)
+    names.append(ImageTextEncoder(parse(f"transformers:{moved}")).name)
     settings = moved / "preprocessor_config.json"
     settings.write_text(settings.read_text().replace("0.48145466", "0.5"))
-    names.append(encoder(parse(f"transformers:{moved}")).name)
+    names.append(ImageTextEncoder(parse(f"transformers:{moved}")).name)
     assert len(set(names)) == 3
 
 
@@ -180,7 +184,7 @@ def test_a_named_model_is_only_loaded_when_it_is_used(clip: Path) -> None:
 
 
 def test_running_out_of_memory_says_what_to_change(clip: Path) -> None:
-    found = encoder(parse(f"transformers:{clip},batch_size=3"))
+    found = ImageTextEncoder(parse(f"transformers:{clip},batch_size=3"))
     found.encode_texts(["a man"])
     assert found._loaded is not None
 
@@ -245,7 +249,7 @@ def test_answers_are_the_greedy_ones(llama: Path) -> None:
     from transformers import AutoConfig
 
     ends = {AutoConfig.from_pretrained(llama).eos_token_id, tiny_models.identity("</s>")}
-    found = text_generator(parse(f"transformers:{llama},batch_size=4,max_tokens=7"))
+    found = ChatModel(parse(f"transformers:{llama},batch_size=4,max_tokens=7"))
     assert isinstance(found, TextGenerator)
     said = [by_hand(llama, prompt, 7) for prompt in CHATS]
     stops = [next((at for at, token in enumerate(row) if token in ends), None) for row in said]
@@ -257,20 +261,20 @@ def test_answers_are_the_greedy_ones(llama: Path) -> None:
         for row, stop in zip(said, stops, strict=True)
     ]
     assert len(set(answers)) > 2
-    alone = text_generator(parse(f"transformers:{llama},batch_size=1,max_tokens=7"))
+    alone = ChatModel(parse(f"transformers:{llama},batch_size=1,max_tokens=7"))
     assert alone.generate(CHATS) == answers
     assert alone.name == found.name
     assert found.generate([]) == []
 
 
 def test_an_answer_that_is_cut_off_is_none(llama: Path) -> None:
-    found = text_generator(parse(f"transformers:{llama},max_tokens=1"))
+    found = ChatModel(parse(f"transformers:{llama},max_tokens=1"))
     assert found.generate(CHATS[:1]) == [""]
     assert "1 tokens" in found.name
 
 
 def test_a_chat_that_is_too_long_has_no_answer(llama: Path) -> None:
-    found = text_generator(parse(f"transformers:{llama},max_tokens=20"))
+    found = ChatModel(parse(f"transformers:{llama},max_tokens=20"))
     long = chat("say short", "man " * 190)
     assert found.generate([CHATS[0], long]) == [found.generate(CHATS[:1])[0], ""]
 
@@ -280,8 +284,8 @@ def test_a_template_without_a_system_role(llama: Path, tmp_path: Path) -> None:
     (folder / "model.safetensors").write_bytes((llama / "model.safetensors").read_bytes())
     for file in ("config.json", "generation_config.json"):
         (folder / file).write_bytes((llama / file).read_bytes())
-    strict = text_generator(parse(f"transformers:{folder},max_tokens=40"))
-    free = text_generator(parse(f"transformers:{llama},max_tokens=40"))
+    strict = ChatModel(parse(f"transformers:{folder},max_tokens=40"))
+    free = ChatModel(parse(f"transformers:{llama},max_tokens=40"))
     folded: list[list[Message]] = [
         [{"role": "user", "content": f"say short\n\n{text}"}] for text in ("a man", "a dog")
     ]
@@ -298,7 +302,7 @@ def test_llava_says_what_llava_says(kind: str, tmp_path: Path) -> None:
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     folder = getattr(tiny_models, kind)(tmp_path / "tiny-llava")
-    found = vision_model(parse(f"transformers:{folder},batch_size=4,max_tokens=9"))
+    found = VisionLanguageModel(parse(f"transformers:{folder},batch_size=4,max_tokens=9"))
     assert isinstance(found, VisionModel)
     assert found.takes_instructions
     assert found.name.startswith("tiny-llava@")
@@ -315,7 +319,7 @@ def test_llava_says_what_llava_says(kind: str, tmp_path: Path) -> None:
     answers = found.describe(PICTURES, "say what you see")
     assert answers == expected
     assert len(set(answers)) > 2
-    alone = vision_model(parse(f"transformers:{folder},batch_size=1,max_tokens=9"))
+    alone = VisionLanguageModel(parse(f"transformers:{folder},batch_size=1,max_tokens=9"))
     assert alone.describe(PICTURES, "say what you see") == answers
     assert found.describe(PICTURES, "who is in the park ?") != answers
     assert found.describe([], "say") == []
@@ -334,7 +338,7 @@ def test_qwen_says_what_qwen_says_without_torchvision(tmp_path: Path) -> None:
     if not is_torchvision_available():
         with pytest.raises(ImportError, match=r"[Tt]orchvision"):
             AutoProcessor.from_pretrained(folder)
-    found = vision_model(parse(f"transformers:{folder},batch_size=4,max_tokens=9"))
+    found = VisionLanguageModel(parse(f"transformers:{folder},batch_size=4,max_tokens=9"))
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder)
     processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
     words = AutoTokenizer.from_pretrained(folder)
@@ -360,7 +364,7 @@ def test_qwen_says_what_qwen_says_without_torchvision(tmp_path: Path) -> None:
     answers = found.describe(PICTURES, "say what you see")
     assert answers == expected
     assert len(set(answers)) > 2
-    alone = vision_model(parse(f"transformers:{folder},batch_size=1,max_tokens=9"))
+    alone = VisionLanguageModel(parse(f"transformers:{folder},batch_size=1,max_tokens=9"))
     assert alone.describe(PICTURES, "say what you see") == answers
 
 
@@ -368,7 +372,7 @@ def test_blip2_captions_without_being_asked(tmp_path: Path) -> None:
     from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
     folder = tiny_models.blip2(tmp_path / "tiny-blip2")
-    found = vision_model(parse(f"transformers:{folder},batch_size=3,max_tokens=9"))
+    found = VisionLanguageModel(parse(f"transformers:{folder},batch_size=3,max_tokens=9"))
     assert not found.takes_instructions
     model = Blip2ForConditionalGeneration.from_pretrained(folder)
     processor = Blip2Processor.from_pretrained(folder)
@@ -389,7 +393,7 @@ def test_a_sentence_transformer_gives_its_vectors(tmp_path: Path) -> None:
     from transformers import AutoModel, AutoTokenizer
 
     folder = tiny_models.sentence_transformer(tmp_path)
-    found = sentence_encoder(parse(f"transformers:{folder},batch_size=2"))
+    found = SentenceTransformerEncoder(parse(f"transformers:{folder},batch_size=2"))
     assert isinstance(found, SentenceEncoder)
     assert isinstance(found, TokenEncoder)
     model, words = AutoModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
@@ -405,22 +409,22 @@ def test_a_sentence_transformer_gives_its_vectors(tmp_path: Path) -> None:
     # What the other modules are set to counts as well.
     path = folder / "1_Pooling" / "config.json"
     path.write_text(path.read_text().replace('"mean"', '"max"'))
-    pooled = sentence_encoder(parse(f"transformers:{folder}"))
+    pooled = SentenceTransformerEncoder(parse(f"transformers:{folder}"))
     assert pooled.name != found.name
     assert np.abs(pooled.encode(TEXTS) - vectors).max() > 0.01
 
     # A module with weights of its own counts, and only as safetensors.
     dense = tiny_models.sentence_transformer(tmp_path / "dense", dense=True)
-    found = sentence_encoder(parse(f"transformers:{dense}"))
+    found = SentenceTransformerEncoder(parse(f"transformers:{dense}"))
     assert found.encode(TEXTS).shape == (5, 6)
     (weights,) = dense.glob("2_Dense/model.safetensors")
     changed = bytearray(weights.read_bytes())
     changed[-1] ^= 1
     weights.write_bytes(changed)
-    assert sentence_encoder(parse(f"transformers:{dense}")).name != found.name
+    assert SentenceTransformerEncoder(parse(f"transformers:{dense}")).name != found.name
     weights.rename(weights.with_name("pytorch_model.bin"))
     with pytest.raises(BackendError, match=r"in 2_Dense, found pytorch_model\.bin"):
-        sentence_encoder(parse(f"transformers:{dense}"))
+        SentenceTransformerEncoder(parse(f"transformers:{dense}"))
 
 
 @videos.needs_ffmpeg

@@ -14,7 +14,7 @@ import pytest
 from tests.backends import tiny_models
 from tests.hub import Repository, serving
 from vmr.backends.spec import parse
-from vmr.backends.transformers import encoder
+from vmr.backends.transformers.encoders import ImageTextEncoder
 
 pytestmark = pytest.mark.xdist_group("transformers")
 
@@ -119,6 +119,8 @@ def test_the_hub(tmp_path: Path) -> None:
     assert "is not (wholly) in the hub's cache" in partly[1]
     assert "cannot be reached" in unseen[1]
     # What was downloaded is whole.
-    snapshot = encoder(parse(f"transformers:{cached}/models--openai--clip/snapshots/{COMMIT}"))
-    source = encoder(parse(f"transformers:{clip}"))
+    snapshot = ImageTextEncoder(
+        parse(f"transformers:{cached}/models--openai--clip/snapshots/{COMMIT}")
+    )
+    source = ImageTextEncoder(parse(f"transformers:{clip}"))
     np.testing.assert_array_equal(snapshot.encode_texts(["a dog"]), source.encode_texts(["a dog"]))

@@ -14,9 +14,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.backends import tiny_models
-from vmr.backends import checkpoints
 from vmr.backends.spec import parse
-from vmr.backends.transformers import encoder, sentence_encoder, text_generator, vision_model
+from vmr.backends.transformers import checkpoints
+from vmr.backends.transformers.encoders import ImageTextEncoder, SentenceTransformerEncoder
+from vmr.backends.transformers.generation import ChatModel
+from vmr.backends.transformers.vision import VisionLanguageModel
 from vmr.errors import BackendError, InputError
 
 pytestmark = pytest.mark.xdist_group("transformers")
@@ -60,53 +62,57 @@ def change(path: Path, **values: Any) -> None:
 )
 def test_options(clip: Path, options: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        encoder(parse(f"transformers:{clip},{options}"))
+        ImageTextEncoder(parse(f"transformers:{clip},{options}"))
 
 
 def test_a_folder_that_is_not_there(clip: Path) -> None:
     with pytest.raises(BackendError, match=r"got '.*tiny-clop'; did you mean 'tiny-clip'\?"):
-        encoder(parse(f"transformers:{clip.with_name('tiny-clop')}"))
+        ImageTextEncoder(parse(f"transformers:{clip.with_name('tiny-clop')}"))
     with pytest.raises(BackendError, match=r"did you mean its folder, '.*tiny-clip'\?"):
-        encoder(parse(f"transformers:{clip / 'config.json'}"))
+        ImageTextEncoder(parse(f"transformers:{clip / 'config.json'}"))
     with pytest.raises(BackendError, match="or owner/name on the hub, got 'clip'"):
-        encoder(parse("transformers:clip"))
+        ImageTextEncoder(parse("transformers:clip"))
 
 
 def test_a_folder_that_is_empty(tmp_path: Path) -> None:
-    for part in (encoder, text_generator, vision_model):
+    for part in (ImageTextEncoder, ChatModel, VisionLanguageModel):
         with pytest.raises(BackendError, match=r"has no config\.json; expected "):
             part(parse(f"transformers:{tmp_path}"))
     with pytest.raises(BackendError, match=r"has no modules\.json; expected a SentenceTransformer"):
-        sentence_encoder(parse(f"transformers:{tmp_path}"))
+        SentenceTransformerEncoder(parse(f"transformers:{tmp_path}"))
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(BackendError, match="is an adapter; merge it into its model first"):
-        text_generator(parse(f"transformers:{tmp_path}"))
+        ChatModel(parse(f"transformers:{tmp_path}"))
 
 
 @pytest.mark.parametrize(
     ("part", "name", "message"),
     [
         (
-            encoder,
+            ImageTextEncoder,
             "tiny-llama",
             "encoder .* is a LlamaForCausalLM; expected CLIP, SigLIP or SigLIP2",
         ),
         (
-            text_generator,
+            ChatModel,
             "tiny-llava",
             "rewriter .* is a LlavaForCond.*; expected a causal language",
         ),
         (
-            text_generator,
+            ChatModel,
             "tiny-clip",
             "rewriter .* is a CLIPModel; expected a causal language model",
         ),
         (
-            vision_model,
+            VisionLanguageModel,
             "tiny-llama",
             "captioner .* is a LlamaForCausalLM; expected a vision-language",
         ),
-        (sentence_encoder, "tiny-clip", "sentence encoder .* has no modules.json; expected a Sent"),
+        (
+            SentenceTransformerEncoder,
+            "tiny-clip",
+            "sentence encoder .* has no modules.json; expected a Sent",
+        ),
     ],
 )
 def test_another_kind_of_model(
@@ -119,7 +125,7 @@ def test_another_kind_of_model(
 def test_no_weights(clip: Path) -> None:
     (clip / "model.safetensors").unlink()
     with pytest.raises(BackendError, match=r"expected weights as model\.safetensors, found none"):
-        encoder(parse(f"transformers:{clip}"))
+        ImageTextEncoder(parse(f"transformers:{clip}"))
 
 
 class Bomb:
@@ -136,17 +142,17 @@ def test_pickled_weights(clip: Path, tmp_path: Path) -> None:
     (clip / "model.safetensors").unlink()
     torch.save(Bomb(tmp_path / "opened"), clip / "pytorch_model.bin")
     with pytest.raises(BackendError, match=r"found pytorch_model\.bin. vmr reads no pickled wei"):
-        encoder(parse(f"transformers:{clip}"))
+        ImageTextEncoder(parse(f"transformers:{clip}"))
     assert not (tmp_path / "opened").exists()
 
 
 def test_shards(llama: Path, tmp_path: Path) -> None:
-    whole = text_generator(parse(f"transformers:{llama},max_tokens=5"))
+    whole = ChatModel(parse(f"transformers:{llama},max_tokens=5"))
     folder = tiny_models.llama(tmp_path / "shards", max_shard_size="5KB")
     shards = sorted(folder.glob("model-*.safetensors"))
     assert len(shards) > 2
     chat: Any = [[{"role": "user", "content": "a man"}]]
-    found = text_generator(parse(f"transformers:{folder},max_tokens=5"))
+    found = ChatModel(parse(f"transformers:{folder},max_tokens=5"))
     assert found.generate(chat) == whole.generate(chat)
     shards[1].unlink()
     with pytest.raises(
@@ -154,10 +160,10 @@ def test_shards(llama: Path, tmp_path: Path) -> None:
         match=rf"index\.json names {len(shards)} files, and 1 of them "
         rf"are not there: {shards[1].name}",
     ):
-        text_generator(parse(f"transformers:{folder}"))
+        ChatModel(parse(f"transformers:{folder}"))
     change(folder / "model.safetensors.index.json", weight_map={"x": "../secret.safetensors"})
     with pytest.raises(BackendError, match="expected names of safetensors beside it"):
-        text_generator(parse(f"transformers:{folder}"))
+        ChatModel(parse(f"transformers:{folder}"))
 
 
 @pytest.mark.parametrize("size", [0, 7, 100, -1])
@@ -165,14 +171,14 @@ def test_weights_that_were_cut_off(clip: Path, size: int) -> None:
     whole = (clip / "model.safetensors").read_bytes()
     (clip / "model.safetensors").write_bytes(whole[:size])
     with pytest.raises(BackendError, match="damaged or cut off"):
-        encoder(parse(f"transformers:{clip}"))
+        ImageTextEncoder(parse(f"transformers:{clip}"))
 
 
 def test_weights_that_lack_a_tensor(clip: Path) -> None:
     tensors = load_file(clip / "model.safetensors")
     del tensors["visual_projection.weight"]
     save_file(tensors, clip / "model.safetensors", {"format": "pt"})
-    found = encoder(parse(f"transformers:{clip}"))
+    found = ImageTextEncoder(parse(f"transformers:{clip}"))
     with pytest.raises(
         BackendError, match=r"lack 1 tensors of a CLIPModel: visual_projection\.wei"
     ):
@@ -182,16 +188,16 @@ def test_weights_that_lack_a_tensor(clip: Path) -> None:
 def test_settings_that_are_damaged(clip: Path) -> None:
     (clip / "config.json").write_text('{"model_type":')
     with pytest.raises(BackendError, match=r"config\.json: is damaged"):
-        encoder(parse(f"transformers:{clip}"))
+        ImageTextEncoder(parse(f"transformers:{clip}"))
 
 
 def test_files_that_are_missing(clip: Path) -> None:
     (clip / "tokenizer.json").unlink()
     with pytest.raises(BackendError, match="has no tokenizer; expected"):
-        encoder(parse(f"transformers:{clip}"))
+        ImageTextEncoder(parse(f"transformers:{clip}"))
     (clip / "preprocessor_config.json").unlink()
     with pytest.raises(BackendError, match=r"has no preprocessor_config\.json; expected"):
-        encoder(parse(f"transformers:{clip}"))
+        ImageTextEncoder(parse(f"transformers:{clip}"))
 
 
 def test_code_of_its_own_is_never_run(clip: Path, tmp_path: Path) -> None:
@@ -200,9 +206,9 @@ def test_code_of_its_own_is_never_run(clip: Path, tmp_path: Path) -> None:
     auto = {"AutoConfig": "modeling_own.Own", "AutoModel": "modeling_own.Own"}
     # A known model runs the library's code, whatever it brings along.
     change(clip / "config.json", auto_map=auto)
-    assert encoder(parse(f"transformers:{clip}")).encode_texts(["a man"]).shape == (1, 10)
+    assert ImageTextEncoder(parse(f"transformers:{clip}")).encode_texts(["a man"]).shape == (1, 10)
     change(clip / "config.json", model_type="own", architectures=["OwnModel"])
-    for part in (encoder, text_generator, vision_model):
+    for part in (ImageTextEncoder, ChatModel, VisionLanguageModel):
         with pytest.raises(
             BackendError, match="is a OwnModel with code of its own, which vmr never"
         ):
@@ -210,14 +216,14 @@ def test_code_of_its_own_is_never_run(clip: Path, tmp_path: Path) -> None:
     modules = [{"idx": 0, "name": "0", "path": "", "type": "modeling_own.Own"}]
     (clip / "modules.json").write_text(json.dumps(modules))
     with pytest.raises(BackendError, match=r"has a module modeling_own\.Own with code of its own"):
-        sentence_encoder(parse(f"transformers:{clip}"))
+        SentenceTransformerEncoder(parse(f"transformers:{clip}"))
     assert not (tmp_path / "run").exists()
 
 
 def test_a_language_model_without_a_chat_template(llama: Path) -> None:
     (llama / "chat_template.jinja").unlink()
     with pytest.raises(BackendError, match="has no chat template: it goes on with texts"):
-        text_generator(parse(f"transformers:{llama}"))
+        ChatModel(parse(f"transformers:{llama}"))
 
 
 def test_a_vision_language_model_without_a_chat_template(models: Path, tmp_path: Path) -> None:
@@ -226,18 +232,18 @@ def test_a_vision_language_model_without_a_chat_template(models: Path, tmp_path:
     with pytest.raises(
         BackendError, match=r"is a LlavaFor.* without a chat template; expected a vis"
     ):
-        vision_model(parse(f"transformers:{folder}"))
+        VisionLanguageModel(parse(f"transformers:{folder}"))
 
 
 def test_a_template_that_fails(llama: Path) -> None:
     (llama / "chat_template.jinja").write_text("{{ raise_exception('never') }}")
-    found = text_generator(parse(f"transformers:{llama}"))
+    found = ChatModel(parse(f"transformers:{llama}"))
     with pytest.raises(BackendError, match=r"rewriter .* cannot be run: TemplateError: never"):
         found.generate([[{"role": "user", "content": "a man"}]])
 
 
 def test_pictures_that_are_none(models: Path) -> None:
-    found = vision_model(parse(f"transformers:{models / 'tiny-llava'}"))
+    found = VisionLanguageModel(parse(f"transformers:{models / 'tiny-llava'}"))
     with pytest.raises(BackendError, match=r"captioner .* cannot be run: UnidentifiedImageError"):
         found.describe([b"no picture"], "say")
 
@@ -249,7 +255,7 @@ def test_packages_that_are_missing(clip: Path, monkeypatch: pytest.MonkeyPatch) 
     for name in ("transformers", "sentence_transformers", "PIL"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     with pytest.raises(BackendError, match=r"not installed; pip install 'vmr\[transformers\]'"):
-        encoder(parse(f"transformers:{clip}"))
+        ImageTextEncoder(parse(f"transformers:{clip}"))
 
 
 def test_large_weights_are_sampled(tmp_path: Path) -> None:

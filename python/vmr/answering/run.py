@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,10 +18,12 @@ from numpy.typing import NDArray
 
 from vmr.answering.file import AnswerFile, Unanswered
 from vmr.answering.parts import Shard
+from vmr.backends.base import calls_at_once
 from vmr.backends.calls import Calls
 from vmr.data.records import Query
 from vmr.errors import VideoError
 from vmr.evaluation.predictions import Prediction
+from vmr.features import CHUNK
 from vmr.files import make_folder
 from vmr.progress import Progress, Stopwatch, silent
 
@@ -58,8 +61,8 @@ def answers(
 ) -> Iterator[list[Prediction] | Unanswered]:
     """The answers to queries, video by video, in the order of the queries.
 
-    Two videos are worked on at once, so that a model that sits elsewhere is not idle while one ends and
-    the next is opened.
+    At least two videos are worked on at once, so that a captioner is not idle while one ends and the
+    next is opened; more where it takes many calls at once.
 
     Args:
         system: What answers.
@@ -84,14 +87,15 @@ def answers(
         (1, partial(_answer, system, name, videos[name], asked, top_k))
         for name, asked in by_video.items()
     )
-    for done, found in enumerate(Calls(_TwoVideos()).in_order(work, Stopwatch(), "videos"), 1):
+    at_once = _Videos(1 + math.ceil(calls_at_once(system.captioner) / CHUNK))
+    for done, found in enumerate(Calls(at_once).in_order(work, Stopwatch(), "videos"), 1):
         progress("videos", done, len(by_video))
         if found is not None:
             yield found
 
 
-class _TwoVideos:
-    calls_at_once = 2
+class _Videos(NamedTuple):
+    calls_at_once: int
 
 
 def _answer(
@@ -112,7 +116,7 @@ def _prediction(query: Query, result: Result) -> Prediction:
     clips = (
         query.saliency.clips
         if query.saliency is not None
-        else max(1, int(np.ceil(query.duration / seconds - 1e-6)))
+        else max(1, math.ceil(query.duration / seconds - 1e-6))
     )
     times, scores = result.frame_scores.times, result.frame_scores.scores
     return Prediction(

@@ -62,9 +62,9 @@ def load_encoder(spec: str | Encoder) -> Encoder:
 
         return embedded.ConseEncoder(embedded.tagger(), embedded.label_space())
     if named.kind == "transformers" and named.target:
-        from vmr.backends import transformers
+        from vmr.backends.transformers.encoders import ImageTextEncoder
 
-        return transformers.encoder(named)
+        return ImageTextEncoder(named)
     _refuse("encoder", spec, "embedded, transformers:MODEL")
 
 
@@ -86,9 +86,9 @@ def load_sentence_encoder(spec: str | SentenceEncoder) -> SentenceEncoder:
 
         return embedded.sentence_encoder()
     if named.kind == "transformers" and named.target:
-        from vmr.backends import transformers
+        from vmr.backends.transformers.encoders import SentenceTransformerEncoder
 
-        return transformers.sentence_encoder(named)
+        return SentenceTransformerEncoder(named)
     _refuse("sentence encoder", spec, "embedded, transformers:MODEL")
 
 
@@ -114,12 +114,12 @@ def load_rewriter(spec: str | Rewriter) -> Rewriter | None:
 
         return LlmRewriter(SmolLM2())
     if named.kind == "transformers" and named.target:
-        from vmr.backends import transformers
         from vmr.backends.rewriting import LlmRewriter
+        from vmr.backends.transformers.generation import ChatModel
 
-        return LlmRewriter(transformers.text_generator(named))
+        return LlmRewriter(ChatModel(named))
     if named.kind == "http":
-        from vmr.backends.http import Endpoint
+        from vmr.backends.http.endpoint import Endpoint
         from vmr.backends.rewriting import LlmRewriter
 
         return LlmRewriter(Endpoint.from_spec(named))
@@ -149,13 +149,13 @@ def load_captioner(spec: str | Captioner) -> Captioner:
 
         return embedded.TagCaptioner(embedded.tagger(), embedded.label_space())
     if named.kind == "transformers" and named.target:
-        from vmr.backends import transformers
         from vmr.backends.captioning import VlmCaptioner
+        from vmr.backends.transformers.vision import VisionLanguageModel
 
-        return VlmCaptioner(transformers.vision_model(named))
+        return VlmCaptioner(VisionLanguageModel(named))
     if named.kind == "http":
         from vmr.backends.captioning import VlmCaptioner
-        from vmr.backends.http import Endpoint
+        from vmr.backends.http.endpoint import Endpoint
 
         return VlmCaptioner(Endpoint.from_spec(named))
     if named.kind == "recorded" and named.target:

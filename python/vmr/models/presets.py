@@ -41,10 +41,15 @@ PRESETS = {
         "the paper's models: CLIP ViT-B/32, LLaMA-3-8B-Instruct, Qwen2.5-VL-7B-Instruct; "
         "a GPU with 40 GiB, or parts of it replaced",
         {
-            "encoder": "transformers:openai/clip-vit-base-patch32",
-            "sentence_encoder": "transformers:sentence-transformers/all-MiniLM-L6-v2",
-            "rewriter": "transformers:meta-llama/Meta-Llama-3-8B-Instruct",
-            "captioner": "transformers:Qwen/Qwen2.5-VL-7B-Instruct",
+            # Its main branch has pickled weights only; this is the hub's own conversion of them.
+            "encoder": "transformers:openai/clip-vit-base-patch32,"
+            "revision=c237dc49a33fc61debc9276459120b7eac67e7ef",
+            "sentence_encoder": "transformers:sentence-transformers/all-MiniLM-L6-v2,"
+            "revision=c9745ed1d9f207416be6d2e6f8de32d1f16199bf",
+            "rewriter": "transformers:meta-llama/Meta-Llama-3-8B-Instruct,"
+            "revision=8afb486c1db24fe5011ec46dfbe5b5dccdb575c2",
+            "captioner": "transformers:Qwen/Qwen2.5-VL-7B-Instruct,"
+            "revision=cc594898137f460bfe9f0759e9844b3ce807cfb5",
             "pairs": 3,
             "length_weight": 0.3,
         },

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Generic, Literal, NoReturn, TypeVar
 import msgspec
 import torch
 
-from vmr.backends import checkpoints
 from vmr.backends.spec import Spec
+from vmr.backends.transformers import checkpoints
 from vmr.devices import pick_device
 from vmr.errors import BackendError, VmrError
 

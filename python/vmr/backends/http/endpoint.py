@@ -21,9 +21,9 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Struct
 
-from vmr.backends.refusals import Teller
+from vmr.backends.http.refusals import Teller
+from vmr.backends.http.slots import Slots
 from vmr.backends.rewriting import Messages
-from vmr.backends.slots import Slots
 from vmr.backends.spec import Spec
 from vmr.errors import BackendError, InputError
 from vmr.settings import nearest

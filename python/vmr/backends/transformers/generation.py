@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from vmr.backends.loading import AtLeastOne, Options, Part, batches, here
 from vmr.backends.rewriting import Message, Messages
+from vmr.backends.transformers.loading import AtLeastOne, Options, Part, batches, here
 
 
 class GeneratorOptions(Options, frozen=True, kw_only=True):

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from vmr.backends import checkpoints
-from vmr.backends.loading import Options, Part, batches, here
+from vmr.backends.transformers import checkpoints
+from vmr.backends.transformers.loading import Options, Part, batches, here
 
 if TYPE_CHECKING:
     from vmr.video import Frames

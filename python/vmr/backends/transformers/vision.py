@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vmr.backends.generation import greedy
-from vmr.backends.loading import AtLeastOne, Options, Part, batches, here
+from vmr.backends.transformers.generation import greedy
+from vmr.backends.transformers.loading import AtLeastOne, Options, Part, batches, here
 
 if TYPE_CHECKING:
     from PIL.Image import Image
