@@ -152,7 +152,9 @@ def test_answers_become_captions(answer: str, caption: str) -> None:
     captioner = VlmCaptioner(Says())
     assert captioner.name == "eye, no instructions"
     pixels = np.zeros((1, 8, 8, 3), np.uint8)
-    assert captioner.caption(Frames([0.0], lambda: (pixels, np.zeros(1)))) == [caption]
+    frames = Frames([0.0], lambda: (pixels, np.zeros(1)))
+    assert captioner.caption(frames) == [caption]
+    assert captioner.caption_for(frames, Focus("a dog", ("dog",), ())) == [""]
 
 
 def test_a_model_that_misses_a_picture() -> None:

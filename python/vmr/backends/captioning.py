@@ -68,7 +68,7 @@ class VisionModel(Protocol):
 class VlmCaptioner:
     """Captions frames with a vision-language model and the instructions of this module.
 
-    A model that takes no instructions gives a query-aware caption that is the query-agnostic one.
+    A model that takes no instructions has no query-aware captions: its query-agnostic ones stand in.
 
     Args:
         model: The vision-language model.
@@ -92,17 +92,17 @@ class VlmCaptioner:
 
     def caption(self, frames: Frames) -> list[str]:
         """What is seen in each frame; "" where the model refuses to say."""
-        return self._ask(frames, AGNOSTIC)
+        return self._ask(frames, AGNOSTIC if self._model.takes_instructions else "")
 
     def caption_for(self, frames: Frames, focus: Focus) -> list[str]:
-        """What is seen in each frame of the entities and actions of a query."""
+        """What is seen in each frame of the entities and actions of a query; "" where there is none."""
+        if not self._model.takes_instructions:
+            return [""] * len(frames)
         words = [*focus.entities, *focus.actions] or [focus.query]
         return self._ask(frames, AWARE.format(focus=", ".join(words)))
 
     def _ask(self, frames: Frames, instruction: str) -> list[str]:
         pictures = frames.jpegs()
-        if not self._model.takes_instructions:
-            instruction = ""
         answers = self._model.describe(pictures, instruction)
         if len(answers) != len(pictures):
             raise BackendError(
