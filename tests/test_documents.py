@@ -23,11 +23,12 @@ needs_models = pytest.mark.skipif(
     reason="the small models are not installed (vmr models install)",
 )
 
+ASKS_MODELS = {"granalign.ipynb", "quickstart.ipynb"}
 NOTEBOOKS = [
     pytest.param(
         path,
         id=path.name,
-        marks=[needs_models, one_process] if path.name == "quickstart.ipynb" else [],
+        marks=[needs_models, one_process] if path.name in ASKS_MODELS else [],
     )
     for path in sorted(ROOT.glob("notebooks/*.ipynb"))
 ]
