@@ -15,7 +15,8 @@ import vmr
 ROOT = Path(vmr.__file__).parent
 # A module may import from its own layer and from those before it.
 LAYERS = [
-    ["devices", "errors", "files", "moments", "progress", "settings", "tables", "_core", "_video"],
+    ["devices", "errors", "files", "hub", "moments", "progress", "settings", "tables", "_core"],
+    ["_video"],
     ["cache", "video"],
     ["backends"],
     ["features", "ops", "reference"],

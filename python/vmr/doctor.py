@@ -5,10 +5,21 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import platform
+import shutil
 from dataclasses import dataclass
 from typing import Any
 
 import vmr
+
+# Package, the extra of vmr that brings it, what it is for.
+_EXTRAS = (
+    ("transformers", "transformers", "models of the hub"),
+    ("sentence-transformers", "transformers", "sentence encoders of the hub"),
+    ("openai", "http", "models behind an endpoint"),
+    ("opentimelineio", "otio", "exports to OpenTimelineIO"),
+    ("pandas", "pandas", "results as data frames"),
+    ("h5py", "hdf5", "features in HDF5"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +82,7 @@ def findings() -> list[Finding]:
         package = status.package
         state = f"{status.installed or 'missing'} ({package.purpose})"
         found.append(Finding(package.name, state, status.advice))
-    return found
+    return [*found, *map(_extra, _EXTRAS), _ffmpeg()]
 
 
 def _version(package: str) -> str:
@@ -88,6 +99,19 @@ def _torch(built_with: str) -> Finding:
         advice = "pip install 'torch>=2.10' (a CPU build will do), then install vmr again"
     state = f"{installed or 'missing'} (built with {built_with})"
     return Finding("torch", state, advice, required=True)
+
+
+def _extra(extra: tuple[str, str, str]) -> Finding:
+    package, name, purpose = extra
+    installed = _version(package)
+    advice = "" if installed else f"pip install 'vmr[{name}]'"
+    return Finding(package, f"{installed or 'missing'} ({purpose})", advice)
+
+
+def _ffmpeg() -> Finding:
+    there = shutil.which("ffmpeg") and shutil.which("ffprobe")
+    advice = "" if there else "apt-get install ffmpeg, or https://ffmpeg.org/download.html"
+    return Finding("ffmpeg", f"{'found' if there else 'missing'} (clips cut from videos)", advice)
 
 
 def _cuda(build: dict[str, str]) -> Finding:

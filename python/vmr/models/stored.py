@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vmr.data.pack_spec import Pack
 from vmr.errors import CacheError, InputError
 from vmr.files import atomic_path, make_folder, write_text
-from vmr.settings import nearest
+from vmr.hub import slip
 
 if TYPE_CHECKING:
     from vmr.models.base import ModelConfig, MomentModel
@@ -127,13 +127,7 @@ def locate(name_or_path: str | os.PathLike[str], **hub: Any) -> Path:
                 return folder
         raise InputError(f"{path}: expected a checkpoint or a result folder: there is no {CONFIG}")
     name = os.fspath(name_or_path)
-    # A folder beside it is no owner on the hub: the name is a slip.
-    near = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    local = near and path.parent != Path()
-    if path.exists() or local or name.count("/") != 1 or name.startswith((".", "/", "~")):
-        hint = nearest(path.name, near)
-        if path.is_file():
-            hint = f"; did you mean its folder, {str(path.parent)!r}?"
+    if (hint := slip(name)) is not None:
         raise InputError(
             f"checkpoint: expected a folder with {CONFIG} and {WEIGHTS}, or owner/name on the hub, got "
             f"{name!r}{hint}"

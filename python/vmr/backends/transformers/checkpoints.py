@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vmr.errors import BackendError, InputError
-from vmr.settings import nearest
+from vmr.hub import slip
 
 _SMALL = (".json", ".jinja", ".txt", ".model", ".tiktoken")
 _ELSEWHERE = ["onnx/*", "openvino/*", "original/*", "coreml/*", "runs/*"]
@@ -103,13 +103,7 @@ def locate(given: str, revision: str | None) -> Checkpoint:
         if revision is not None:
             raise InputError(f"{given}: is a folder and has no revision, got {revision!r}")
         return Checkpoint(given, path, None)
-    # A folder beside it is no owner on the hub: the name is a slip.
-    near = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    local = near and path.parent != Path()
-    if path.exists() or local or given.count("/") != 1 or given.startswith((".", "/", "~")):
-        hint = nearest(path.name, near)
-        if path.is_file():
-            hint = f"; did you mean its folder, {str(path.parent)!r}?"
+    if (hint := slip(path)) is not None:
         raise BackendError(
             f"model: expected a folder that is there, or owner/name on the hub, got {given!r}{hint}"
         )
