@@ -10,7 +10,7 @@ import pytest
 
 from vmr.backends import packages
 from vmr.backends.base import Rewrite
-from vmr.backends.rewriting import PROMPT_PAIRS, LlmRewriter, Messages, clean_rewrite
+from vmr.backends.rewriting import PROMPT_PAIRS, LlmRewriter, Messages, Prompt, clean_rewrite
 from vmr.errors import BackendError, InputError
 
 QUERY = "a man in a red coat slowly opens the old wooden door of a house"
@@ -109,6 +109,17 @@ def test_examples_answer_nothing_that_would_be_refused() -> None:
 def test_only_the_prompt_pairs_that_there_are(pairs: int) -> None:
     with pytest.raises(InputError, match=f"expected 1 to 3 pairs of rewrites, got {pairs}"):
         LlmRewriter(Scripted()).rewrite(QUERY, pairs)
+
+
+def test_prompts_of_ones_own() -> None:
+    generator = Scripted()
+    mine = (Prompt("Be short.", "{}", ()), Prompt("Be long.", "{}", ()))
+    rewriter = LlmRewriter(generator, prompts=[mine])
+    assert rewriter.name != LlmRewriter(generator).name
+    assert len(rewriter.rewrite(QUERY, 1)) == 1
+    assert [prompt[0]["content"] for prompt in generator.prompts] == ["Be short.", "Be long."]
+    with pytest.raises(InputError, match="expected 1 to 1 pairs"):
+        rewriter.rewrite(QUERY, 2)
 
 
 def test_an_empty_query_asks_nobody() -> None:

@@ -131,6 +131,19 @@ def test_a_captioner_says_what_it_asked(colour_video: Path) -> None:
     assert "for: und so." in asked[2]
 
 
+def test_instructions_of_ones_own(colour_video: Path) -> None:
+    eye = Eye()
+    own = VlmCaptioner(eye, agnostic="Which colour?", aware="Is {focus} there?")
+    assert own.name != VlmCaptioner(eye).name
+    pixels = np.zeros((1, 8, 8, 3), np.uint8)
+    frames = Frames([0.0], lambda: (pixels, np.zeros(1)))
+    own.caption(frames)
+    own.caption_for(frames, Focus("a {dog}", ("{dog}",), ()))
+    assert [instruction for _, instruction in eye.shown] == ["Which colour?", "Is {dog} there?"]
+    with pytest.raises(vmr.InputError, match=r"aware: expected \{focus\} in it, got 'Is it"):
+        VlmCaptioner(eye, aware="Is it there?")
+
+
 @pytest.mark.parametrize(
     ("answer", "caption"),
     [

@@ -1,7 +1,7 @@
 """Captions by a model that sees an image and reads an instruction (GranAlign).
 
-The instructions are here and nowhere else. The query-agnostic one asks for what anybody would see;
-the query-aware one names the entities and actions of the query and asks what the picture shows of
+The package's instructions are here and nowhere else. The query-agnostic one asks for what anybody would
+see; the query-aware one names the entities and actions of the query and asks what the picture shows of
 them, so that the caption goes into the detail that the query is about. Both ask for what is visible
 only: such models like to repeat a question as if it were the answer.
 """
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from vmr.backends.base import Focus, calls_at_once
-from vmr.errors import BackendError
+from vmr.errors import BackendError, InputError
 
 if TYPE_CHECKING:
     from vmr.video import Frames
@@ -36,7 +36,6 @@ AWARE = (
 SHORT_SIDE = 448
 """Pixels of the short side of the frames that are shown."""
 
-_DIGEST = hashlib.sha256(repr((AGNOSTIC, AWARE, SHORT_SIDE)).encode()).hexdigest()[:8]
 _REFUSAL = re.compile(
     r"^(?:sorry|unfortunately|as an ai|i(?:['’]m| am) (?:sorry|unable)|i can(?:not|['’]t))\b",
     re.IGNORECASE,
@@ -66,23 +65,35 @@ class VisionModel(Protocol):
 
 
 class VlmCaptioner:
-    """Captions frames with a vision-language model and the instructions of this module.
+    """Captions frames with a vision-language model.
 
     A model that takes no instructions has no query-aware captions: its query-agnostic ones stand in.
 
     Args:
         model: The vision-language model.
+        agnostic: The instruction for query-agnostic captions.
+        aware: The one for query-aware captions; ``{focus}`` stands for entities and actions.
+
+    Raises:
+        InputError: ``{focus}`` is missing.
     """
 
     short_side = SHORT_SIDE
 
-    def __init__(self, model: VisionModel) -> None:
+    def __init__(self, model: VisionModel, *, agnostic: str = AGNOSTIC, aware: str = AWARE) -> None:
+        if "{focus}" not in aware:
+            raise InputError(f"VlmCaptioner: aware: expected {{focus}} in it, got {aware!r:.100}")
         self._model = model
+        self._agnostic, self._aware = agnostic, aware
+        asked = repr((agnostic, aware, SHORT_SIDE)).encode()
+        self._digest = hashlib.sha256(asked).hexdigest()[:8]
 
     @property
     def name(self) -> str:
         """The model's name and a digest of the instructions."""
-        asked = f"instructions {_DIGEST}" if self._model.takes_instructions else "no instructions"
+        asked = (
+            f"instructions {self._digest}" if self._model.takes_instructions else "no instructions"
+        )
         return f"{self._model.name}, {asked}"
 
     @property
@@ -92,14 +103,14 @@ class VlmCaptioner:
 
     def caption(self, frames: Frames) -> list[str]:
         """What is seen in each frame; "" where the model refuses to say."""
-        return self._ask(frames, AGNOSTIC if self._model.takes_instructions else "")
+        return self._ask(frames, self._agnostic if self._model.takes_instructions else "")
 
     def caption_for(self, frames: Frames, focus: Focus) -> list[str]:
         """What is seen in each frame of the entities and actions of a query; "" where there is none."""
         if not self._model.takes_instructions:
             return [""] * len(frames)
         words = [*focus.entities, *focus.actions] or [focus.query]
-        return self._ask(frames, AWARE.format(focus=", ".join(words)))
+        return self._ask(frames, self._aware.replace("{focus}", ", ".join(words)))
 
     def _ask(self, frames: Frames, instruction: str) -> list[str]:
         pictures = frames.jpegs()

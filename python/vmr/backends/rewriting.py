@@ -1,8 +1,8 @@
 """Query rewriting at two granularities by a language model (GranAlign).
 
-The prompts are here and nowhere else. There are three pairs of them; a pair is a simplifying and a
-detailing instruction, each worded differently and shown with examples of its own, because the paper
-averages over several prompt pairs. A prompt is a chat: a system instruction, the examples as turns of
+The package's prompts are here and nowhere else. There are three pairs of them; a pair is a simplifying
+and a detailing instruction, each worded differently and shown with examples of its own, because the
+paper averages over several prompt pairs. A prompt is a chat: a system instruction, the examples as turns of
 user and assistant, and the query as the last turn. The examples keep the subject of the sentence
 and show things, actions and noun phrases alike: a small model copies their habits, good and bad
 (an example that turned "a drummer" into "a man" made it turn women into men).
@@ -174,15 +174,22 @@ PROMPT_PAIRS: tuple[tuple[Prompt, Prompt], ...] = (
 
 
 class LlmRewriter:
-    """Rewrites queries with a language model and the prompts of this module.
+    """Rewrites queries with a language model.
 
     Args:
         generator: The language model.
+        prompts: Pairs of a simplifying prompt (Q_s) and a detailing one (Q_d).
     """
 
-    def __init__(self, generator: TextGenerator) -> None:
+    def __init__(
+        self,
+        generator: TextGenerator,
+        *,
+        prompts: Sequence[tuple[Prompt, Prompt]] = PROMPT_PAIRS,
+    ) -> None:
         self._generator = generator
-        digest = hashlib.sha256(repr(PROMPT_PAIRS).encode()).hexdigest()[:8]
+        self._prompts = tuple(prompts)
+        digest = hashlib.sha256(repr(self._prompts).encode()).hexdigest()[:8]
         self._name = f"{generator.name}, prompts {digest}"
 
     @property
@@ -200,7 +207,7 @@ class LlmRewriter:
 
         Args:
             query: A sentence.
-            pairs: m, how many pairs of prompts to use; at most ``len(PROMPT_PAIRS)``.
+            pairs: m, how many pairs of prompts to use; at most as many as there are.
 
         Returns:
             ``pairs`` rewrites; an empty string stands for an answer that held no usable rewrite.
@@ -209,15 +216,15 @@ class LlmRewriter:
             InputError: ``pairs`` is not a number of prompt pairs that there are.
             BackendError: The generator failed.
         """
-        if not 1 <= pairs <= len(PROMPT_PAIRS):
+        if not 1 <= pairs <= len(self._prompts):
             raise InputError(
-                f"rewriter {self.name}: expected 1 to {len(PROMPT_PAIRS)} pairs of rewrites, "
+                f"rewriter {self.name}: expected 1 to {len(self._prompts)} pairs of rewrites, "
                 f"got {pairs}"
             )
         query = " ".join(query.split())
         if not query:
             return [Rewrite("", "")] * pairs
-        prompts = [prompt for pair in PROMPT_PAIRS[:pairs] for prompt in pair]
+        prompts = [prompt for pair in self._prompts[:pairs] for prompt in pair]
         answers = self._generator.generate([prompt.messages(query) for prompt in prompts])
         if len(answers) != len(prompts):
             raise BackendError(

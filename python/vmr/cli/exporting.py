@@ -52,9 +52,9 @@ def check(options: argparse.Namespace) -> None:
     """
     if options.export is not None:
         from vmr.errors import InputError
-        from vmr.exports import NAME, check_formats, planned
+        from vmr.exports import NAME, check_formats, formats_of, planned
 
-        formats = _formats(options)
+        formats = formats_of(options.export)
         check_formats(formats, where="--export")
         pairs = [(video, query) for video in options.videos for query in options.queries]
         files = planned(
@@ -89,7 +89,7 @@ def write(options: argparse.Namespace, results: Results) -> None:
         from vmr.exports import NAME, export
 
         written = export(
-            results, _folder(options), _formats(options),
+            results, _folder(options), options.export,
             name=options.name or NAME, overwrite=options.overwrite,
         )  # fmt: skip
         _say(written)
@@ -103,10 +103,6 @@ def write(options: argparse.Namespace, results: Results) -> None:
                 name=options.clip_name or CLIP_NAME, overwrite=options.overwrite, progress=show,
             )  # fmt: skip
         _say(clips)
-
-
-def _formats(options: argparse.Namespace) -> list[str]:
-    return [name for word in options.export.split(",") if (name := word.strip().lower())]
 
 
 def _folder(options: argparse.Namespace) -> Path:

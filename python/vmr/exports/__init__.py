@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vmr.exports.clips import CLIP_FIELDS, CLIP_NAME, cut_clips
-from vmr.exports.writing import FIELDS, FORMATS, NAME, check_formats, export, planned
+from vmr.exports.writing import FIELDS, FORMATS, NAME, check_formats, export, formats_of, planned
 
 __all__ = [
     "CLIP_FIELDS",
@@ -14,5 +14,6 @@ __all__ = [
     "check_formats",
     "cut_clips",
     "export",
+    "formats_of",
     "planned",
 ]

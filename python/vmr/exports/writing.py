@@ -37,6 +37,11 @@ FORMATS = tuple(_WRITERS)
 """The formats; each is the suffix of its files as well."""
 
 
+def formats_of(text: str) -> list[str]:
+    """The names in a text that separates them by commas."""
+    return [name for word in text.split(",") if (name := word.strip().lower())]
+
+
 def check_formats(formats: Sequence[str], *, where: str = "formats") -> None:
     """Says early what :func:`export` could not write.
 
@@ -124,7 +129,7 @@ def export(
     Args:
         results: What a retrieval gave.
         folder: Where the files go; made where it is missing.
-        formats: One or more of :data:`FORMATS`.
+        formats: Some of :data:`FORMATS`, as a list or separated by commas.
         name: Template of the file names, without suffix, of text and the fields ``{video}`` (the name of
             its file without suffix) and ``{query}``; both can have formats, as in ``{query:.30}``.
         overwrite: If files that are there are replaced.
@@ -139,7 +144,7 @@ def export(
             written.
         CacheError: A file cannot be written.
     """
-    formats = [formats] if isinstance(formats, str) else list(formats)
+    formats = formats_of(formats) if isinstance(formats, str) else list(formats)
     check_formats(formats)
     pairs = [(result.video, result.query) for result in results]
     files = planned(pairs, folder, formats, name=name, overwrite=overwrite)
