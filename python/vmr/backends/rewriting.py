@@ -3,9 +3,9 @@
 The package's prompts are here and nowhere else. There are three pairs of them; a pair is a simplifying
 and a detailing instruction, each worded differently and shown with examples of its own, because the
 paper averages over several prompt pairs. A prompt is a chat: a system instruction, the examples as
-turns of user and assistant, and the query as the last turn. The examples keep the subject of the sentence
-and show things, actions and noun phrases alike: a small model copies their habits, good and bad
-(an example that turned "a drummer" into "a man" made it turn women into men).
+turns of user and assistant, and the query as the last turn. The examples keep the subject of the
+sentence and show things, actions and noun phrases alike: a small model copies their habits, good and
+bad (an example that turned "a drummer" into "a man" made it turn women into men).
 """
 
 from __future__ import annotations
