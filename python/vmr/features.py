@@ -11,7 +11,8 @@ from __future__ import annotations
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -47,7 +48,7 @@ class DescribedVideo:
         caption_vectors: [F, D] sentence embeddings of the captions; zero where there is none.
         derived: What the backends computed on the way, by name, one row a frame.
         pictures: The frames as captioners saw them.
-        short_side: Pixels of the short side of the frames.
+        decoded_side: Pixels of the short side that frames are decoded to.
     """
 
     info: VideoInfo
@@ -59,7 +60,7 @@ class DescribedVideo:
     caption_vectors: NDArray[np.float32]
     derived: dict[str, NDArray[np.generic]]
     pictures: _Pictures
-    short_side: int
+    decoded_side: int
 
     @property
     def duration(self) -> float:
@@ -67,10 +68,10 @@ class DescribedVideo:
         return min(self.info.duration, len(self.times) * self.every)
 
     def frames(self, indices: NDArray[np.int64]) -> Frames:
-        """Some of the frames again, decoded only if somebody looks at pixels that were not kept."""
+        """Some of the frames again as the captioner saw them, decoded only if they were not kept."""
         derived = {name: rows[indices] for name, rows in self.derived.items()}
-        jpegs = self.pictures.of(indices)
-        return _frames_again(self.info, self.times[indices], derived, self.short_side, jpegs)
+        frames = _frames_again(self.info, self.times[indices], derived, self.decoded_side)
+        return self.pictures.shown(frames, indices)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +95,8 @@ class Describer:
     one_at_a_time: threading.Lock
 
     @property
-    def short_side(self) -> int:
-        """Pixels of the short side that frames are decoded to."""
+    def decoded_side(self) -> int:
+        """Pixels of the short side that frames are decoded to: enough for both models."""
         return max(self.encoder.short_side, self.captioner.short_side)
 
     def describe(self, path: Path, *, progress: Progress, watch: Stopwatch) -> DescribedVideo:
@@ -118,41 +119,54 @@ class Describer:
                     break  # the file ends here, whatever its header claims
         # Where the features are known, pixels are decoded only if a captioner looks at them.
         unseen = [start for start, products in kept.items() if "features" not in products]
-        pictures = _Pictures(self.cache, partial(self._picture_key, digest))
+        side = self.captioner.short_side
+        pictures = _Pictures(self.cache, partial(self._picture_key, digest), side)
         begun: deque[tuple[int, Frames]] = deque()
 
         def work() -> Iterator[tuple[int, Callable[[], list[str]] | None]]:
-            for start, frames in self._chunks(info, grid, kept, unseen, pictures, watch):
-                products = kept[start]
-                begun.append((start, frames))
-                call = partial(checked_captions, self.captioner, frames, self.captioner.caption)
-                yield len(frames), None if "captions" in products else call
-                # The captioner is at work meanwhile.
-                if "features" not in products:
+            chunks = self._chunks(info, grid, kept, unseen, watch)
+            with closing(chunks):
+                for start, frames in chunks:
+                    products = kept[start]
+                    rows = np.arange(start, start + len(frames))
+                    looked = pictures.shown(frames, rows, known="captions" not in products)
+                    if pictures.wanted and "captions" not in products:
+                        with watch.stage("encode pictures"):
+                            looked.jpegs()  # before the captioner has time for them
+                    begun.append((start, looked))
+                    call = partial(checked_captions, self.captioner, looked, self.captioner.caption)
+                    yield len(frames), None if "captions" in products else call
+                    # The captioner is at work meanwhile.
+                    if "features" in products:
+                        continue
                     with self.one_at_a_time, watch.stage("encode frames"):
-                        features = self.encoder.encode_frames(frames)
-                    self._add(
-                        products, "features", features, self._key(digest, start), frames, watch
-                    )
+                        features = self.encoder.encode_frames(
+                            frames.scaled(self.encoder.short_side)
+                        )
+                    key = self._key(digest, start)
+                    self._add(products, "features", features, key, frames, watch)
 
         chunks: dict[int, Arrays] = {}
-        for captions in self.calls.in_order(work(), watch, "caption frames"):
-            start, frames = begun.popleft()
-            products, key = kept[start], self._key(digest, start)
-            if captions is not None:
-                self._add(products, "captions", pack_texts(captions), key, frames, watch)
-                if frames.encoded is not None:
-                    with watch.stage("cache"):
-                        pictures.keep(start, frames.encoded)
-            if "vectors" not in products:
-                with self.one_at_a_time, watch.stage("embed captions"):
-                    texts = unpack_texts(products["captions"]["captions"])
-                    vectors = embed_captions(self.sentence_encoder, texts)
-                self._add(products, "vectors", vectors, key, frames, watch)
-            chunks[start] = {
-                name: rows for arrays in products.values() for name, rows in arrays.items()
-            }
-            progress("frames", sum(len(chunk["times"]) for chunk in chunks.values()), len(grid))
+        done = 0
+        with closing(self.calls.in_order(work(), watch, "caption frames")) as answers:
+            for captions in answers:
+                start, frames = begun.popleft()
+                products, key = kept[start], self._key(digest, start)
+                if captions is not None:
+                    self._add(products, "captions", pack_texts(captions), key, frames, watch)
+                    if frames.encoded is not None:
+                        with watch.stage("cache"):
+                            pictures.keep(start, frames.encoded)
+                if "vectors" not in products:
+                    with self.one_at_a_time, watch.stage("embed captions"):
+                        texts = unpack_texts(products["captions"]["captions"])
+                        vectors = embed_captions(self.sentence_encoder, texts)
+                    self._add(products, "vectors", vectors, key, frames, watch)
+                chunks[start] = {
+                    name: rows for arrays in products.values() for name, rows in arrays.items()
+                }
+                done += len(frames)
+                progress("frames", done, len(grid))
         parts = [chunks[start] for start in sorted(chunks)]
         # A stream that ends early says so itself.
         streamed = sum(len(chunks[start]["times"]) for start in unseen if start in chunks)
@@ -202,7 +216,7 @@ class Describer:
                 if name.startswith(_DERIVED) and all(name in part for part in parts)
             },
             pictures=pictures,
-            short_side=self.short_side,
+            decoded_side=self.decoded_side,
         )
 
     # ---- chunks -------------------------------------------------------------------------------------
@@ -220,7 +234,8 @@ class Describer:
         return lambda product: Key(digest, *models[product], self._place(start))
 
     def _picture_key(self, digest: str, start: int) -> Key:
-        return Key(digest, PICTURES, f"short side {self.short_side}", self._place(start))
+        side = f"{self.captioner.short_side} px of {self.decoded_side}"
+        return Key(digest, PICTURES, side, self._place(start))
 
     def _kept(self, digest: str, start: int) -> dict[str, Arrays]:
         """The products of a chunk that the cache has."""
@@ -252,9 +267,8 @@ class Describer:
         grid: NDArray[np.float64],
         kept: Mapping[int, Mapping[str, Arrays]],
         unseen: Sequence[int],
-        pictures: _Pictures,
         watch: Stopwatch,
-    ) -> Iterator[tuple[int, Frames]]:
+    ) -> Generator[tuple[int, Frames], None, None]:
         """The frames of all chunks: those whose features are known, then the others, decoded."""
         for start, products in kept.items():
             if "features" in products:
@@ -265,21 +279,20 @@ class Describer:
                     for name, values in arrays.items()
                     if name.startswith(_DERIVED)
                 }
-                rows = np.arange(start, start + len(times))
-                jpegs = None if "captions" in products else pictures.of(rows)
-                yield start, _frames_again(info, times, derived, self.short_side, jpegs)
+                yield start, _frames_again(info, times, derived, self.decoded_side)
         if not unseen:
             return
         times = np.concatenate([grid[start : start + CHUNK] for start in unseen])
-        batches = stream(info.path, times, batch=CHUNK, short_side=self.short_side)
+        batches = stream(info.path, times, batch=CHUNK, short_side=self.decoded_side)
         remaining = iter(unseen)
-        while True:
-            # The decoder runs ahead in its own thread: this is the time the models wait for it.
-            with watch.stage("wait for frames"):
-                frames = next(batches, None)
-            if frames is None:
-                return
-            yield next(remaining), frames
+        with closing(batches):
+            while True:
+                # The decoder runs ahead in its own thread: this is the time the models wait for it.
+                with watch.stage("wait for frames"):
+                    frames = next(batches, None)
+                if frames is None:
+                    return
+                yield next(remaining), frames
 
 
 class _Pictures:
@@ -288,15 +301,20 @@ class _Pictures:
     Args:
         cache: The cache.
         key: What the pictures of a chunk are kept under.
+        short_side: Pixels of their short side.
     """
 
-    def __init__(self, cache: Cache | None, key: Callable[[int], Key]) -> None:
+    def __init__(self, cache: Cache | None, key: Callable[[int], Key], short_side: int) -> None:
         self._cache = cache
         self._key = key
+        self._short_side = short_side
+        self.wanted = False
+        """Whether the captioner looks at pictures: known when it did."""
         self._held: dict[int, list[bytes]] = {}
 
     def keep(self, start: int, jpegs: list[bytes]) -> None:
         """Keeps the pictures of the chunk that begins with the frame ``start``."""
+        self.wanted = True
         if self._cache is None:
             self._held[start] = jpegs
             return
@@ -304,7 +322,13 @@ class _Pictures:
         joined = np.frombuffer(b"".join(jpegs), np.uint8)
         self._cache.put(self._key(start), {"jpegs": joined, "ends": ends})
 
-    def of(self, indices: NDArray[np.int64]) -> list[bytes] | None:
+    def shown(self, frames: Frames, indices: NDArray[np.int64], *, known: bool = True) -> Frames:
+        """Frames in the captioner's size, with the pictures that were kept of them if ``known``."""
+        scaled = frames.scaled(self._short_side)
+        scaled.encoded = self._of(indices) if known else None
+        return scaled
+
+    def _of(self, indices: NDArray[np.int64]) -> list[bytes] | None:
         """The pictures of some frames; None unless all of them were kept."""
         chunks: dict[int, list[bytes]] = {}
         for start in sorted({int(index) // CHUNK * CHUNK for index in indices}):
@@ -329,7 +353,6 @@ def _frames_again(
     times: NDArray[np.float64],
     derived: Mapping[str, NDArray[np.generic]],
     short_side: int,
-    jpegs: list[bytes] | None,
 ) -> Frames:
     """Frames of a video once more, decoded only if somebody looks at their pixels."""
 
@@ -337,7 +360,7 @@ def _frames_again(
         (found,) = stream(info.path, times, batch=len(times), short_side=short_side)
         return found.pixels, found.shown
 
-    return Frames(times, load, derived=dict(derived), jpegs=jpegs, video=info.path.name)
+    return Frames(times, load, derived=dict(derived), video=info.path.name)
 
 
 def checked_captions(

@@ -14,6 +14,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from tests import videos
 from vmr.backends.packages import PACKAGES, demo_video, status
 
 # One process of pytest-xdist, so that the models answer once.
@@ -264,6 +265,19 @@ class TestRetrieve:
             assert run.wait(30) == 130
         assert "interrupted" in rest
         assert "Traceback" not in rest
+
+
+@needs_models
+@one_process
+@videos.needs_ffmpeg
+def test_an_endpoint_that_is_down_is_5(tmp_path: Path) -> None:
+    video = videos.numbered(tmp_path / "long.mp4", 900, rate=10)
+    run = vmr(
+        "retrieve", video, "-q", "a dog", "--rewriter", "none", "--no-cache", "--every", "0.2",
+        "--captioner", "http://127.0.0.1:9/v1,model=x,retries=0",
+    )  # fmt: skip
+    assert run.returncode == 5, run.stderr
+    assert run.stderr.splitlines()[-1].startswith("vmr: error: endpoint http://127.0.0.1:9/v1")
 
 
 def test_two_videos_of_one_name_do_not_go_into_one_recording(

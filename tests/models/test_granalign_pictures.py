@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+import threading
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import vmr
+from tests import videos
 from tests.colours import COLOURS, ColourEncoder, WordCounts
 from vmr import features
 from vmr.backends.base import Focus
@@ -178,3 +182,51 @@ def test_a_model_that_misses_a_picture() -> None:
     pixels = np.zeros((2, 8, 8, 3), np.uint8)
     with pytest.raises(vmr.BackendError, match="eye: expected 2 answers, one a picture, got 1"):
         VlmCaptioner(Misses()).caption(Frames([0.0, 1.0], lambda: (pixels, np.zeros(2))))
+
+
+@videos.needs_ffmpeg
+def test_an_error_leaves_no_decoder_behind(tmp_path: Path) -> None:
+    video = videos.numbered(tmp_path / "long.mp4", 900, rate=10)
+
+    class Fails(Eye):
+        def describe(self, jpegs: list[bytes], instruction: str) -> list[str]:
+            raise vmr.BackendError("out of memory")
+
+    retriever = make(Fails(), cache=None)
+    gc.collect()
+    gc.disable()
+    try:
+        # The error is held, with all frames of the stack that it came through.
+        with pytest.raises(vmr.BackendError, match="out of memory") as error:
+            retriever.retrieve(video, "the green picture")
+        assert "vmr-video" not in {thread.name for thread in threading.enumerate()}
+        assert error.value is not None
+    finally:
+        gc.enable()
+
+
+@videos.needs_ffmpeg
+def test_models_see_their_own_size(tmp_path: Path) -> None:
+    """What a captioner is shown does not depend on who encodes."""
+    video = videos.numbered(tmp_path / "small.mp4", 20, rate=10)
+    sizes: dict[int, set[tuple[int, ...]]] = {}
+
+    class Wide(ColourEncoder):
+        def __init__(self, short_side: int) -> None:
+            self.short_side = short_side
+            self.name = f"wide {short_side}"
+
+        def encode_frames(self, frames: Frames) -> NDArray[np.float32]:
+            sizes.setdefault(self.short_side, set()).add(frames.pixels.shape[1:3])
+            return super().encode_frames(frames)
+
+    class Small(VlmCaptioner):
+        short_side = 24
+
+    for side in (16, 90):
+        eye = Eye()
+        options = {"encoder": Wide(side), "captioner": Small(eye), "cache": None}
+        make(eye, **options).retrieve(video, "the green picture")
+        seen = [cv2.imdecode(np.frombuffer(j, np.uint8), cv2.IMREAD_COLOR) for j, _ in eye.shown]
+        assert {picture.shape[:2] for picture in seen} == {(24, 48)}
+    assert sizes == {16: {(16, 32)}, 90: {(90, 180)}}

@@ -6,8 +6,8 @@ import atexit
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import TypeVar
 
 import torch
@@ -17,7 +17,7 @@ from vmr.progress import Stopwatch
 
 T = TypeVar("T")
 
-UNITS_AHEAD = 256
+UNITS_AHEAD = 128
 """Units of work (frames, queries) that are begun and not yet taken, at most; they are held in memory."""
 
 _THREAD = "vmr-model"
@@ -56,7 +56,7 @@ class Calls:
         work: Iterable[tuple[int, Callable[[], T] | None]],
         watch: Stopwatch,
         stage: str,
-    ) -> Iterator[T | None]:
+    ) -> Generator[T | None, None, None]:
         """The results of calls, in order.
 
         A call is begun when its turn comes, while the caller goes on with ``work``: that is where work
@@ -74,11 +74,16 @@ class Calls:
         units = 0
         try:
             for size, call in work:
-                while begun and (
-                    begun[0][1].done() or units + size > UNITS_AHEAD or len(begun) > self._at_once
-                ):
-                    units -= begun[0][0]
-                    yield _wait(begun, watch, stage)
+                while begun:
+                    unfinished = [future for _, future in begun if not future.done()]
+                    if begun[0][1].done() or units + size > UNITS_AHEAD:
+                        units -= begun[0][0]
+                        yield _wait(begun, watch, stage)
+                    elif len(unfinished) > self._at_once:
+                        with watch.stage(stage):
+                            wait(unfinished, return_when=FIRST_COMPLETED)
+                    else:
+                        break
                 begun.append((size, self._begin(call)))
                 units += size
             while begun:
@@ -86,6 +91,9 @@ class Calls:
         finally:
             for _, future in begun:
                 future.cancel()
+            # An error holds on to the frames that it came through: what work has open is closed here.
+            if isinstance(work, Generator):
+                work.close()
 
     def _begin(self, call: Callable[[], T] | None) -> Future[T | None]:
         future: Future[T | None] = Future()
@@ -105,7 +113,7 @@ class Calls:
                 else:
                     future.set_result(result)
 
-        # A daemon, unlike those of an executor: whoever is interrupted does not wait for a model.
+        # A daemon, unlike those of an executor: an error or Ctrl-C does not wait for a model.
         threading.Thread(target=run, name=_THREAD, daemon=True).start()
         return future
 

@@ -75,22 +75,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except VmrError as error:
         print(f"vmr: error: {error}", file=sys.stderr)
-        return error.exit_code
+        return _left(error.exit_code)
     except KeyboardInterrupt as error:
         # Of what runs long only a retrieval without a cache begins anew.
         kept = "what was computed is in the cache, and the same command goes on there"
         said = str(error) or ("" if getattr(options, "no_cache", True) else kept)
         print(f"vmr: interrupted{f'; {said}' if said else ''}", file=sys.stderr)
-        calls = sys.modules.get("vmr.backends.calls")
-        if calls is not None and calls.under_way():
-            # A model in a thread cannot be stopped, and nobody waits for its answer.
-            sys.stdout.flush()
-            os._exit(130)
-        return 130
+        return _left(130)
     except BrokenPipeError:
         # The reader of our output has gone; nothing is left to say to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    return code
+
+
+def _left(code: int) -> int:
+    """The exit code; the process ends here where a model is still at work for nobody."""
+    calls = sys.modules.get("vmr.backends.calls")
+    if calls is not None and calls.under_way():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     return code
 
 

@@ -14,6 +14,7 @@ import os
 import threading
 import warnings
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, fields
 from functools import partial
 from itertools import zip_longest
@@ -286,11 +287,12 @@ class GranAlign:
         )
         spoken: list[list[str]] = [[] for _ in queries]
         progress("queries", 0, len(queries))
-        answers = self._captioner_calls.in_order(work, watch, "query-aware captions")
-        for (place, _), captions in zip(chunks, answers, strict=True):
-            spoken[place] += captions or []
-            if len(spoken[place]) == len(chosen[place]):
-                progress("queries", place + 1, len(queries))
+        calls = self._captioner_calls.in_order(work, watch, "query-aware captions")
+        with closing(calls) as answers:
+            for (place, _), captions in zip(chunks, answers, strict=True):
+                spoken[place] += captions or []
+                if len(spoken[place]) == len(chosen[place]):
+                    progress("queries", place + 1, len(queries))
         progress("queries", len(queries), len(queries))
         name, aware = described.info.path.name, []
         for query, frames, captions in zip(queries, chosen, spoken, strict=True):

@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -49,7 +49,7 @@ def stream(
     batch: int = 32,
     short_side: int | None = None,
     prefetch: int = 2,
-) -> Iterator[Frames]:
+) -> Generator[Frames, None, None]:
     """Frames at given times, in batches, decoded by a thread of its own beside the caller.
 
     The file is read once, forward; over large gaps it is sought. Memory holds ``prefetch`` batches
@@ -85,7 +85,7 @@ def stream(
 
 def _batches(
     cursor: Cursor, times: NDArray[np.float64], batch: int, short_side: int | None, prefetch: int
-) -> Iterator[Frames]:
+) -> Generator[Frames, None, None]:
     out: SimpleQueue[Frames | str | BaseException | None] = SimpleQueue()
     free = threading.Semaphore(prefetch)
 

@@ -68,14 +68,14 @@ class Frames:
         times: [n] asked times, s from the first frame of the video.
         load: Gives (pixels [n, H, W, 3] RGB, shown [n] s); called at most once.
         derived: What was computed from these frames before, one row a frame, by name.
-        jpegs: The frames as pictures, where they were encoded before.
         video: Name of the video.
 
     Attributes:
         times: [n] asked times, s.
         derived: What was computed from the frames, one row a frame, by name. Whoever holds the frames
             may persist it.
-        encoded: What :meth:`jpegs` gave, None where nobody asked; to be persisted likewise.
+        encoded: What :meth:`jpegs` gave, None where nobody asked; to be persisted and given back
+            likewise.
         video: Name of the video.
     """
 
@@ -85,12 +85,11 @@ class Frames:
         load: Load,
         *,
         derived: dict[str, NDArray[Any]] | None = None,
-        jpegs: list[bytes] | None = None,
         video: str = "",
     ) -> None:
         self.times: NDArray[np.float64] = np.asarray(times, dtype=np.float64)
         self.derived: dict[str, NDArray[Any]] = {} if derived is None else derived
-        self.encoded = jpegs
+        self.encoded: list[bytes] | None = None
         self.video = video
         self._load = load
         # Encoder and captioner may look at the same frames at once: what one computes, the other finds.
@@ -119,6 +118,19 @@ class Frames:
                 self.derived[name] = compute(self.pixels)
             return self.derived[name]
 
+    def scaled(self, short_side: int) -> Frames:
+        """The frames with at most so many pixels on their short side.
+
+        What is derived from either is known to both.
+        """
+
+        def load() -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+            return _shrunk(self.pixels, short_side), self.shown
+
+        frames = Frames(self.times, load, derived=self.derived, video=self.video)
+        frames._lock = self._lock
+        return frames
+
     def jpegs(self) -> list[bytes]:
         """The frames as JPEG pictures, encoded from the pixels (and kept) where they are not yet.
 
@@ -143,3 +155,15 @@ def _jpeg(picture: NDArray[np.uint8]) -> bytes:
     options = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
     _, encoded = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)
     return bytes(encoded)
+
+
+def _shrunk(pixels: NDArray[np.uint8], short_side: int) -> NDArray[np.uint8]:
+    height, width = pixels.shape[1:3]
+    scale = short_side / min(height, width)
+    if scale >= 1:
+        return pixels
+    import cv2
+
+    size = (round(width * scale), round(height * scale))
+    shrunk = [cv2.resize(picture, size, interpolation=cv2.INTER_AREA) for picture in pixels]
+    return np.array(shrunk, np.uint8).reshape(-1, size[1], size[0], 3)
