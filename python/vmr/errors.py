@@ -31,6 +31,10 @@ class BackendError(VmrError):
     exit_code = 5
 
 
+class NoCaptionsError(BackendError):
+    """A captioner had nothing to say of any frame of a video."""
+
+
 class CacheError(VmrError):
     """The cache or a result could not be written or read."""
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from vmr.backends.base import Captioner, Encoder, SentenceEncoder
 from vmr.backends.calls import Calls
 from vmr.cache import PICTURES, Arrays, Cache, Key, pack_texts, unpack_texts
-from vmr.errors import BackendError, VideoError, VmrWarning
+from vmr.errors import BackendError, NoCaptionsError, VideoError, VmrWarning
 from vmr.progress import Progress, Stopwatch
 from vmr.video import Frames, VideoInfo, probe, sample_times, stream
 
@@ -104,7 +104,8 @@ class Describer:
 
         Raises:
             VideoError: Where the file is missing or holds no frames.
-            BackendError: Where a model fails or gives no caption for any frame.
+            BackendError: Where a model fails.
+            NoCaptionsError: Where the captioner has none for any frame.
         """
         info = probe(path)
         with watch.stage("read content"):
@@ -198,7 +199,7 @@ class Describer:
                 stacklevel=4,
             )
         if not any(captions):
-            raise BackendError(
+            raise NoCaptionsError(
                 f"captioner {self.captioner.name}: expected captions, got an empty one for each of "
                 f"the {len(captions)} frames of {info.path}"
             )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import msgspec
 import numpy as np
 import pytest
 
@@ -214,6 +215,93 @@ def test_a_video_that_cannot_be_read_is_told_and_tried_again(folder: Path, tmp_p
     assert len({json.loads(line)["qid"] for line in out.read_text().splitlines()}) == 12
 
 
+def test_a_video_without_words_does_not_stop_the_others(folder: Path, tmp_path: Path) -> None:
+    class Speechless(ColourCaptioner):
+        def caption(self, frames: Frames) -> list[str]:
+            return [
+                "" if frames.video.startswith("video-1") else text
+                for text in super().caption(frames)
+            ]
+
+    queries = questions()
+    out = tmp_path / "out.jsonl"
+    done = answer_file(system(Speechless()), queries, find_videos(folder, queries), out)
+    assert (done.answered, [found.video for found in done.unanswered]) == (9, ["video-1"])
+    assert "got an empty one for each of the 12 frames" in done.unanswered[0].reason
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"text": "long " * 300}, "qid 31: GranAlign.retrieve: queries: expected at most 1000"),
+        ({"text": " "}, "qid 31: GranAlign.retrieve: queries: expected a sentence"),
+        ({"duration": float("nan")}, "qid 31: duration: expected seconds above 0, got nan"),
+    ],
+)
+def test_a_query_that_cannot_be_answered_is_told_first(
+    folder: Path, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    queries = questions()
+    queries[10] = msgspec.structs.replace(queries[10], **change)
+    captioner = ColourCaptioner()
+    with pytest.raises(vmr.InputError, match=message):
+        answer_file(system(captioner), queries, find_videos(folder, queries), tmp_path / "o.jsonl")
+    assert captioner.captioned == []
+
+
+def test_videos_of_another_length_are_told(folder: Path, tmp_path: Path) -> None:
+    queries = [msgspec.structs.replace(query, duration=30.0) for query in questions()]
+    with pytest.warns(vmr.VmrWarning) as told:
+        answer_file(system(), queries, find_videos(folder, queries), tmp_path / "out.jsonl")
+    said = [str(warning.message) for warning in told]
+    assert [words.partition(";")[0] for words in said] == [
+        "video-0 lasts 12.0 s, and 30.0 s as annotated",
+        "4 videos do not last as long as annotated",
+    ]
+
+
+def test_a_whole_file_stays_while_it_grows(folder: Path, tmp_path: Path) -> None:
+    queries = questions()
+    videos = find_videos(folder, queries)
+    good = videos["video-1"].read_bytes()
+    videos["video-1"].write_bytes(b"no video at all" * 100)
+    out = tmp_path / "out.jsonl"
+    answer_file(system(), queries, videos, out)
+    before = out.read_bytes()
+    videos["video-1"].write_bytes(good)
+    with pytest.raises(vmr.BackendError, match="out of memory"):
+        answer_file(system(StopsAt("video-1", out_of_memory)), queries, videos, out)
+    assert out.read_bytes() == before
+    assert run_file(out)["answered"] == 9
+    # A copy that was killed half way is made whole.
+    partial = Path(f"{out}.partial")
+    partial.write_bytes(before[: len(before) // 2])
+    assert answer_file(system(), queries, videos, out) == (out, 12, 3, [])
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert sorted(line["qid"] for line in lines) == sorted(query.qid for query in queries)
+    # Nothing is left to do: nothing is touched, and no lock stays.
+    changed = out.stat().st_mtime_ns
+    assert answer_file(system(), queries, videos, out) == (out, 12, 0, [])
+    assert out.stat().st_mtime_ns == changed
+    assert not partial.exists()
+
+
+def test_progress_is_told_of_videos_and_frames(folder: Path, tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    queries = questions()
+    videos = find_videos(folder, queries)
+    out = tmp_path / "out.jsonl"
+    with pytest.raises(vmr.BackendError):
+        answer_file(system(StopsAt("video-2", out_of_memory)), queries, videos, out)
+    assert run_file(out)["answered"] >= 3
+    answer_file(system(), queries, videos, out, progress=lambda *stage: told.append(stage))
+    assert told[0][0] == "videos"
+    assert told[0][1] >= 1
+    assert told[-1] == ("videos", 4, 4)
+    frames = [(done, total) for stage, done, total in told if stage == "frames"]
+    assert frames[-1][0] == frames[-1][1]
+
+
 def test_two_runs_do_not_write_one_file(folder: Path, tmp_path: Path) -> None:
     queries = questions(1)
     out = tmp_path / "out.jsonl"
@@ -243,14 +331,16 @@ def test_shards_are_the_whole(folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "1", "0/8", "9/8", "a/b", "1/0", "-1/8", "1/8/2", "½/2"])
 def test_shards_that_are_none(text: str) -> None:
-    with pytest.raises(vmr.InputError, match=r"expected NUMBER/OF such as 1/8, got "):
+    with pytest.raises(vmr.InputError, match=r"expected I/N with I from 1 to N, such as 1/8, got "):
         Shard.parse(text)
     assert Shard.parse("3/8") == (3, 8)
 
 
 def test_videos_that_are_missing_or_double(folder: Path) -> None:
     queries = questions(6)
-    with pytest.raises(vmr.InputError, match=r"2 of 6 videos are not there: video-4, video-5; did"):
+    with pytest.raises(
+        vmr.InputError, match=r"2 of 6 videos are not there: video-4, video-5; skip_missing"
+    ):
         find_videos(folder, queries)
     with pytest.warns(vmr.VmrWarning, match="queries are left out"):
         assert len(find_videos(folder, queries, skip_missing=True)) == 4
@@ -259,6 +349,13 @@ def test_videos_that_are_missing_or_double(folder: Path) -> None:
         find_videos(folder, questions())
     with pytest.raises(vmr.InputError, match="expected a folder"):
         find_videos(folder / "video-1.mp4", queries)
+
+
+def test_videos_behind_links(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "part").symlink_to(folder)
+    (folder / "more" / "round").symlink_to(folder)
+    assert len(find_videos(tmp_path / "links", questions())) == 4
 
 
 def test_the_next_video_is_begun_before_one_ends(folder: Path) -> None:

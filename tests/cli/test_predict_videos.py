@@ -88,7 +88,15 @@ def test_without_a_file_answers_go_to_stdout(benchmark: Path) -> None:
         (["--checkpoint", "x"], "--checkpoint: expected --features DIR with it"),
         (["--system", "granalign", "--videos", ".", "--features", "."], "--features: does not go"),
         (["--system", "granalign", "--videos", "none"], "videos: expected a folder, got 'none'"),
-        (["--system", "granalign", "--videos", ".", "--shard", "3"], "NUMBER/OF such as 1/8"),
+        (
+            ["--system", "granalign", "--videos", ".", "--shard", "3"],
+            "I/N with I from 1 to N",
+        ),
+        (["--system", "granalign", "--videos", ".", "--batch-size", "3"], "--batch-size: does not"),
+        (["--system", "granalign", "--videos", ".", "--device", "cuda"], "--device: does not go"),
+        (["--checkpoint", "x", "--features", ".", "--shard", "1/8"], "--shard: does not go"),
+        (["--checkpoint", "x", "--features", ".", "-p", "pairs=2"], "--param: does not go"),
+        (["--checkpoint", "x", "--features", ".", "--no-cache"], "--no-cache: does not go"),
         (["--system", "granalign", "--videos", ".", "-k", "0"], "--top-k: expected at least 1"),
         (
             ["--system", "granalign", "--videos", "."],

@@ -12,6 +12,7 @@ import pytest
 
 import vmr
 from tests.backends import tiny_models
+from tests.colours import ColourCaptioner, ColourEncoder, WordCounts
 from tests.hub import Repository, serving
 from vmr.backends.spec import parse
 from vmr.models.presets import PRESETS, options_of
@@ -22,6 +23,12 @@ KINDS = {
     "sentence_encoder": tiny_models.sentence_transformer,
     "rewriter": tiny_models.llama,
     "captioner": tiny_models.qwen2_5_vl,
+}
+EMBEDDED = {
+    "encoder": ColourEncoder(),
+    "sentence_encoder": WordCounts(),
+    "rewriter": "none",
+    "captioner": ColourCaptioner(),
 }
 
 
@@ -71,12 +78,16 @@ def test_presets_are_whole() -> None:
     for name, preset in PRESETS.items():
         assert set(KINDS) <= set(options_of(name, preset.system))
     # The values that the paper gives, and a commit for every model.
-    assert (PAPER["pairs"], PAPER["length_weight"]) == (3, 0.3)
+    assert (vmr.GranAlignConfig().pairs, vmr.GranAlignConfig().length_weight) == (3, 0.3)
     assert all(len(parse(PAPER[part]).given["revision"]) == 40 for part in KINDS)
 
 
-def test_options_replace_what_a_preset_sets(colour_video: Path) -> None:
+def test_options_replace_what_a_preset_sets() -> None:
     with pytest.raises(vmr.InputError, match="captioner: expected"):
-        vmr.load("granalign", preset="granalign-embedded", captioner="nobody")
+        vmr.load("granalign", preset="granalign-paper", **{**EMBEDDED, "captioner": "nobody"})
+    system = vmr.load("granalign", preset="granalign-paper", **EMBEDDED, pairs=1)
+    assert system.config.pairs == 1
+    with pytest.raises(vmr.InputError, match="did you mean 'granalign'"):
+        vmr.load("granalgn")
     with pytest.raises(vmr.InputError, match="did you mean 'granalign-paper'"):
         vmr.load("granalign", preset="granalign-papers")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -19,7 +20,7 @@ VERSION = 1
 
 
 class Unanswered(NamedTuple):
-    """A video that could not be read.
+    """A video whose queries could not be answered.
 
     Attributes:
         video: Its name in the annotations.
@@ -35,17 +36,25 @@ class Unanswered(NamedTuple):
 class AnswerFile:
     """A jsonl that grows by a video's answers at a time; the file beside it says whose they are.
 
+    ``FILE.partial`` grows under a lock and becomes FILE at the end; a FILE that is there stays until
+    then, and stays as it is where it lacks nothing.
+
     Args:
         target: The file when it is whole.
         settings: What makes the answers.
+        wanted: The queries that are to be answered in it.
     """
 
-    def __init__(self, target: Path, settings: dict[str, Any]) -> None:
+    def __init__(
+        self, target: Path, settings: dict[str, Any], wanted: Collection[int | str]
+    ) -> None:
         self._target = target
         self._partial = target.with_name(f"{target.name}.partial")
         self._run = target.with_name(f"{target.name}.run.json")
         self._settings = settings
+        self._wanted = wanted
         self._seconds = 0.0
+        self._whole = False
         self._file: BinaryIO | None = None
         self.qids: set[int | str] = set()
         """Queries that are answered."""
@@ -54,30 +63,52 @@ class AnswerFile:
         try:
             self._open()
         except OSError as error:
+            self.__exit__()
             raise CacheError(f"{self._partial}: {error.strerror or error}") from error
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
             self._file.close()
+            self._file = None
 
     def _open(self) -> None:
         begun = self._partial.exists() and self._partial.stat().st_size > 0
         if begun or self._target.exists():
             self._check_settings()
-            if not begun:
-                # Whole, but perhaps for videos that could not be read: it may grow again.
-                self._target.replace(self._partial)
-        self._file = self._partial.open("ab")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{self._partial}: another process is writing it") from None
+        self._lock()
         self._cut_torn_line()
         if self._partial.stat().st_size:
             self.qids = {found.qid for found in read_predictions(self._partial)}
-        else:
-            self._write_run(complete=False, unanswered=())
+        if self._target.exists():
+            whole = read_predictions(self._target)
+            if set(self._wanted) <= {found.qid for found in whole}:
+                self.qids = {found.qid for found in whole}
+                self._whole = True
+                if not self._partial.stat().st_size:
+                    self._partial.unlink()
+                return
+            # It grows by what it lacks.
+            self._write([found for found in whole if found.qid not in self.qids])
+        elif not self.qids:
+            self._write_run(unanswered=())
+
+    def _lock(self) -> None:
+        """Opens the partial file for this process alone."""
+        while True:
+            self._file = self._partial.open("ab")
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(f"{self._partial}: another process is writing it") from None
+            # Another process may have given it its name in between: then this is that file.
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(self._file.fileno()), self._partial.stat()):
+                    return
+            self._file.close()
 
     def _check_settings(self) -> None:
         advice = "name another file, or move these away"
@@ -108,17 +139,20 @@ class AnswerFile:
         Raises:
             CacheError: They cannot be written.
         """
-        assert self._file is not None
         try:
-            self._file.write(b"".join(line + b"\n" for line in prediction_lines(predictions)))
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            self._write(predictions)
         except OSError as error:
             raise CacheError(f"{self._partial}: {error.strerror or error}") from error
+
+    def _write(self, predictions: Sequence[Prediction]) -> None:
+        assert self._file is not None
+        self._file.write(b"".join(line + b"\n" for line in prediction_lines(predictions)))
+        self._file.flush()
+        os.fsync(self._file.fileno())
         self.qids.update(prediction.qid for prediction in predictions)
 
-    def finish(self, unanswered: Sequence[Unanswered], seconds: float) -> None:
-        """Gives the file its name.
+    def stop(self, unanswered: Sequence[Unanswered], seconds: float) -> None:
+        """Says in the run file how far it came.
 
         Args:
             unanswered: Videos that could not be read.
@@ -127,19 +161,30 @@ class AnswerFile:
         Raises:
             CacheError: It cannot be written.
         """
-        self._seconds += seconds
-        self._write_run(complete=not unanswered, unanswered=unanswered)
+        if not self._whole:
+            self._seconds += seconds
+            self._write_run(unanswered=unanswered)
+
+    def finish(self, unanswered: Sequence[Unanswered], seconds: float) -> None:
+        """Gives the file its name; the arguments are those of :meth:`stop`.
+
+        Raises:
+            CacheError: It cannot be written.
+        """
+        if self._whole:
+            return
+        self.stop(unanswered, seconds)
         try:
             self._partial.replace(self._target)
         except OSError as error:
             raise CacheError(f"{self._target}: {error.strerror or error}") from error
 
-    def _write_run(self, *, complete: bool, unanswered: Sequence[Unanswered]) -> None:
+    def _write_run(self, *, unanswered: Sequence[Unanswered]) -> None:
         document = {
             "version": VERSION,
             "vmr": __version__,
             "settings": self._settings,
-            "complete": complete,
+            "complete": set(self._wanted) <= self.qids,
             "answered": len(self.qids),
             "unanswered": [found._asdict() for found in unanswered],
             "seconds": round(self._seconds, 3),

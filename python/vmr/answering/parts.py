@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from vmr.data.records import Query
 from vmr.errors import InputError, VmrWarning
-from vmr.settings import nearest
 
 _SUFFIXES = frozenset(
     {".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4"}
@@ -33,7 +32,7 @@ class Shard(NamedTuple):
         """
         number, _, of = text.partition("/")
         if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
-            raise InputError(f"shard: expected NUMBER/OF such as 1/8, got {text!r}")
+            raise InputError(f"shard: expected I/N with I from 1 to N, such as 1/8, got {text!r}")
         return cls(int(number), int(of))
 
     def name(self, path: Path) -> Path:
@@ -70,11 +69,9 @@ def find_videos(
         raise InputError(f"videos: expected a folder, got {os.fspath(folder)!r}")
     wanted = dict.fromkeys(query.video for query in queries)
     found: dict[str, Path] = {}
-    seen: set[str] = set()
-    for path in sorted(root.rglob("*")):
+    for path in _files(root):
         if path.suffix.lower() not in _SUFFIXES:
             continue
-        seen.add(path.stem)
         if path.stem in wanted and path.is_file():
             other = found.setdefault(path.stem, path)
             if other != path:
@@ -86,7 +83,19 @@ def find_videos(
         some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         said = f"{root}: {len(missing)} of {len(wanted)} videos are not there: {some}"
         if not skip_missing:
-            hint = nearest(missing[0], seen)
-            raise InputError(f"{said}{hint}; skip_missing (--skip-missing) leaves them out")
+            raise InputError(f"{said}; skip_missing (--skip-missing) leaves them out")
         warnings.warn(f"{said}; their queries are left out", VmrWarning, stacklevel=2)
     return found
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """All files below a folder, through links to folders too, each folder once."""
+    entered: set[Path] = set()
+    for folder, inner, names in os.walk(root, followlinks=True):
+        real = Path(folder).resolve()
+        if real in entered:
+            inner.clear()
+            continue
+        entered.add(real)
+        inner.sort()
+        yield from (Path(folder, name) for name in sorted(names))

@@ -6,8 +6,11 @@ import hashlib
 import json
 import math
 import os
+import threading
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -21,15 +24,18 @@ from vmr.answering.parts import Shard
 from vmr.backends.base import calls_at_once
 from vmr.backends.calls import Calls
 from vmr.data.records import Query
-from vmr.errors import VideoError
+from vmr.errors import InputError, NoCaptionsError, VideoError, VmrWarning
 from vmr.evaluation.predictions import Prediction
 from vmr.features import CHUNK
 from vmr.files import make_folder
+from vmr.models.granalign import checked_queries
 from vmr.progress import Progress, Stopwatch, silent
 
 if TYPE_CHECKING:
     from vmr.models.granalign import GranAlign
     from vmr.results import Result
+
+_ODD_SECONDS, _ODD_SHARE = 2.0, 0.05  # a video's length may differ so much from the annotated one
 
 CLIP_SECONDS = 2.0
 """Length of a clip where the annotations do not say: that of QVHighlights."""
@@ -62,53 +68,110 @@ def answers(
     """The answers to queries, video by video, in the order of the queries.
 
     At least two videos are worked on at once, so that a captioner is not idle while one ends and the
-    next is opened; more where it takes many calls at once.
+    next is opened; more where it takes many calls at once. The system's recording, which would grow
+    with every video, is cleared.
 
     Args:
         system: What answers.
         queries: The questions; those about videos that are not in ``videos`` are left out.
         videos: Files by the names of the videos.
         top_k: At most this many moments a query.
-        progress: Told of videos.
+        progress: Told of videos, and of the frames of those that were begun.
 
     Yields:
         The predictions for a video's queries, or what was wrong with the video.
 
     Raises:
         BackendError: A model fails.
-        InputError: A query is empty or too long.
+        InputError: A query is empty or too long, or has no duration; before the first video.
     """
+    _check(queries)
     by_video: dict[str, list[Query]] = {}
     for query in queries:
         if query.video in videos:
             by_video.setdefault(query.video, []).append(query)
     progress("videos", 0, len(by_video))
+    frames = _Frames(progress)
     work = (
-        (1, partial(_answer, system, name, videos[name], asked, top_k))
+        (1, partial(_answer, system, name, videos[name], asked, top_k, frames))
         for name, asked in by_video.items()
     )
     at_once = _Videos(1 + math.ceil(calls_at_once(system.captioner) / CHUNK))
-    for done, found in enumerate(Calls(at_once).in_order(work, Stopwatch(), "videos"), 1):
-        progress("videos", done, len(by_video))
-        if found is not None:
-            yield found
+    odd = 0
+    with closing(Calls(at_once).in_order(work, Stopwatch(), "videos")) as calls:
+        for done, ((name, asked), found) in enumerate(zip(by_video.items(), calls, strict=True), 1):
+            progress("videos", done, len(by_video))
+            if isinstance(found, Unanswered):
+                yield found
+            elif found is not None:
+                annotated, seconds = asked[0].duration, found[0].duration
+                if abs(seconds - annotated) > max(_ODD_SECONDS, _ODD_SHARE * annotated):
+                    odd += 1
+                    if odd == 1:
+                        _warn(f"{name} lasts {seconds:.1f} s, and {annotated:.1f} s as annotated")
+                yield [
+                    _prediction(query, result) for query, result in zip(asked, found, strict=True)
+                ]
+    if odd > 1:
+        _warn(f"{odd} videos do not last as long as annotated")
+
+
+def _warn(said: str) -> None:
+    advice = "are these the videos that were annotated, cut as they were then?"
+    warnings.warn(f"{said}; {advice}", VmrWarning, stacklevel=3)
+
+
+def _check(queries: Sequence[Query]) -> None:
+    for query in queries:
+        try:
+            checked_queries([query.text])
+        except InputError as error:
+            raise InputError(f"qid {query.qid!r}: {error}") from None
+        if not 0 < query.duration < math.inf:
+            raise InputError(
+                f"qid {query.qid!r}: duration: expected seconds above 0, got {query.duration}"
+            )
 
 
 class _Videos(NamedTuple):
     calls_at_once: int
 
 
+class _Frames:
+    """Adds up how far the videos are that are worked on."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._known: dict[str, tuple[int, int]] = {}
+        self._lock = threading.Lock()
+
+    def tell(self, video: str, stage: str, done: int, total: int) -> None:
+        """A :data:`vmr.progress.Progress` for one video."""
+        if stage == "frames":
+            with self._lock:
+                self._known[video] = done, total
+                together = [sum(column) for column in zip(*self._known.values(), strict=True)]
+                self._progress("frames", together[0], together[1])
+
+
 def _answer(
-    system: GranAlign, name: str, path: Path, queries: Sequence[Query], top_k: int
-) -> list[Prediction] | Unanswered:
+    system: GranAlign,
+    name: str,
+    path: Path,
+    queries: Sequence[Query],
+    top_k: int,
+    frames: _Frames,
+) -> list[Result] | Unanswered:
+    """A result for each query."""
     texts = list(dict.fromkeys(query.text.strip() for query in queries))
     try:
-        results = system.retrieve(path, texts, top_k=top_k)
-    except VideoError as error:
+        results = system.retrieve(path, texts, top_k=top_k, progress=partial(frames.tell, name))
+    except (VideoError, NoCaptionsError) as error:
         return Unanswered(name, len(queries), str(error))
-    system.recording.clear()
+    finally:
+        system.recording.clear()
     by_text = dict(zip(texts, results, strict=True))
-    return [_prediction(query, by_text[query.text.strip()]) for query in queries]
+    return [by_text[query.text.strip()] for query in queries]
 
 
 def _prediction(query: Query, result: Result) -> Prediction:
@@ -187,16 +250,18 @@ def answer_file(
         data: Name of the annotations, for the run file.
         shard: Which part of the queries.
         top_k: At most this many moments a query.
-        progress: Told of videos.
+        progress: As for :func:`answers`.
 
     Raises:
-        InputError: The file holds answers of another run, or another process writes it.
+        InputError: As for :func:`answers`; the file holds answers of another run, or another process
+            writes it.
         BackendError: A model fails; what was answered so far is kept.
         CacheError: The file cannot be written.
     """
     target = shard.name(Path(path))
     make_folder(target.parent)
-    own = [query for query in shard.part(queries) if query.video in videos]
+    part = shard.part(queries)
+    own = [query for query in part if query.video in videos]
     settings = {
         "system": "granalign",
         "backends": system.backends,
@@ -206,14 +271,25 @@ def answer_file(
         "shard": str(shard),
         "top_k": top_k,
     }
-    with AnswerFile(target, settings) as growing:
+    with AnswerFile(target, settings, [query.qid for query in part]) as growing:
         left = [query for query in own if query.qid not in growing.qids]
-        begin, before, unanswered = time.monotonic(), len(own) - len(left), []
-        for found in answers(system, left, videos, top_k=top_k, progress=progress):
-            if isinstance(found, Unanswered):
-                unanswered.append(found)
-            else:
-                growing.add(found)
+        earlier = len({query.video for query in own} - {query.video for query in left})
+
+        def shown(stage: str, done: int, total: int) -> None:
+            before = earlier if stage == "videos" else 0
+            progress(stage, before + done, before + total)
+
+        begin, before = time.monotonic(), len(growing.qids)
+        unanswered: list[Unanswered] = []
+        try:
+            for found in answers(system, left, videos, top_k=top_k, progress=shown):
+                if isinstance(found, Unanswered):
+                    unanswered.append(found)
+                else:
+                    growing.add(found)
+        except BaseException:
+            growing.stop(unanswered, time.monotonic() - begin)
+            raise
         growing.finish(unanswered, time.monotonic() - begin)
     answered = len(growing.qids)
     return Outcome(target, answered, answered - before, unanswered)

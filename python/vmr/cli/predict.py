@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from vmr.models.base import MomentModel
 
 
+_WITH_CHECKPOINT = ("features", "pack", "batch_size", "device")
+_WITH_SYSTEM = ("videos", "shard", "top_k", *systems.OPTIONS)
+
+
 def add_parser(commands: Commands) -> None:
     """Adds the command to the parser."""
     parser = commands.add_parser(
@@ -48,7 +52,7 @@ def add_parser(commands: Commands) -> None:
         help="what lies there: a ready pack or a YAML (default: what the model was trained on)",
     )  # fmt: skip
     trained.add_argument(
-        "--batch-size", type=int, default=100, metavar="N", help="queries at once (default: 100)"
+        "--batch-size", type=int, metavar="N", help="queries at once (default: 100)"
     )
     trained.add_argument(
         "--device", metavar="D", help="cpu or cuda (default: a GPU if there is one)"
@@ -65,9 +69,7 @@ def add_parser(commands: Commands) -> None:
         "--shard", metavar="I/N",
         help="only the I-th of N parts, into FILE with .I-of-N before its suffix; `cat` joins them",
     )  # fmt: skip
-    ready.add_argument(
-        "-k", "--top-k", type=int, default=10, metavar="N", help="moments a query (default: 10)"
-    )
+    ready.add_argument("-k", "--top-k", type=int, metavar="N", help="moments a query (default: 10)")
     systems.add_options(parser)
     parser.set_defaults(run=run)
 
@@ -76,13 +78,16 @@ def run(options: argparse.Namespace) -> int:
     """Writes the predictions."""
     from vmr.errors import InputError
 
-    needed, other = ("features", "videos") if options.checkpoint else ("videos", "features")
-    named = "--checkpoint" if options.checkpoint else "--system"
+    trained = options.checkpoint is not None
+    named = "--checkpoint" if trained else "--system"
+    for name in _WITH_SYSTEM if trained else _WITH_CHECKPOINT:
+        if getattr(options, name) not in (None, [], False):
+            option = {"parameters": "param"}.get(name, name).replace("_", "-")
+            raise InputError(f"--{option}: does not go with {named}")
+    needed = "features" if trained else "videos"
     if getattr(options, needed) is None:
         raise InputError(f"{named}: expected --{needed} DIR with it")
-    if getattr(options, other) is not None:
-        raise InputError(f"--{other}: does not go with {named}")
-    return _trained(options) if options.checkpoint else _training_free(options)
+    return _trained(options) if trained else _training_free(options)
 
 
 def _training_free(options: argparse.Namespace) -> int:
@@ -94,8 +99,9 @@ def _training_free(options: argparse.Namespace) -> int:
     from vmr.errors import InputError, VideoError
     from vmr.evaluation.predictions import prediction_lines
 
-    if options.top_k < 1:
-        raise InputError(f"--top-k: expected at least 1, got {options.top_k}")
+    top_k = 10 if options.top_k is None else options.top_k
+    if top_k < 1:
+        raise InputError(f"--top-k: expected at least 1, got {top_k}")
     shard = Shard.parse(options.shard) if options.shard else Shard()
     queries = read_queries(options.data, durations=options.durations)
     own = shard.part(queries)
@@ -104,7 +110,7 @@ def _training_free(options: argparse.Namespace) -> int:
     with progress.shown(options.data.name) as show:
         if options.out is None:
             unanswered = 0
-            for found in answers(system, own, videos, top_k=options.top_k, progress=show):
+            for found in answers(system, own, videos, top_k=top_k, progress=show):
                 if isinstance(found, Unanswered):
                     print(f"vmr: error: {found.reason}", file=sys.stderr)
                     unanswered += 1
@@ -115,7 +121,7 @@ def _training_free(options: argparse.Namespace) -> int:
         try:
             done = answer_file(
                 system, queries, videos, options.out,
-                data=options.data.name, shard=shard, top_k=options.top_k, progress=show,
+                data=options.data.name, shard=shard, top_k=top_k, progress=show,
             )  # fmt: skip
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
@@ -142,8 +148,9 @@ def _trained(options: argparse.Namespace) -> int:
     from vmr.models.base import MomentModel
     from vmr.training.prediction import predict
 
-    if options.batch_size < 1:
-        raise InputError(f"--batch-size: expected at least 1, got {options.batch_size}")
+    batch_size = 100 if options.batch_size is None else options.batch_size
+    if batch_size < 1:
+        raise InputError(f"--batch-size: expected at least 1, got {batch_size}")
     device = pick_device(options.device)
     model = MomentModel.from_pretrained(options.checkpoint, device=device)
     pack = _pack(model, options)
@@ -152,7 +159,7 @@ def _trained(options: argparse.Namespace) -> int:
         queries, pack, pooled=model.wants_pooled, skip_missing=options.skip_missing
     )
     with progress.shown(options.data.name) as show:
-        found = predict(model, dataset, batch_size=options.batch_size, device=device, progress=show)
+        found = predict(model, dataset, batch_size=batch_size, device=device, progress=show)
     if options.out is None:
         for line in prediction_lines(found):
             say(line.decode())

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from vmr.models.granalign import GranAlign
 
 _PARTS = ("encoder", "sentence_encoder", "rewriter", "captioner")
+OPTIONS = ("every", "parameters", "preset", *_PARTS, "no_cache")
+"""The names of the options that :func:`add_options` adds; None, empty or false where not given."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -31,8 +33,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     models.add_argument(
         "--preset", metavar="NAME",
-        help="granalign-embedded (default) or granalign-paper: CLIP ViT-B/32, LLaMA-3-8B-Instruct and "
-        "Qwen2.5-VL-7B-Instruct; what stands below replaces a part of it",
+        help="granalign-paper: CLIP ViT-B/32, LLaMA-3-8B-Instruct and Qwen2.5-VL-7B-Instruct; what "
+        "stands below replaces a part of it (default: embedded models)",
     )  # fmt: skip
     models.add_argument(
         "--encoder", metavar="MODEL", help="image-text encoder: embedded, or a CLIP or SigLIP"

@@ -7,6 +7,7 @@ from typing import Any
 from vmr.errors import InputError
 from vmr.models.granalign import GranAlign
 from vmr.models.presets import options_of
+from vmr.settings import nearest
 
 _SYSTEMS = {"granalign": GranAlign}
 
@@ -16,8 +17,8 @@ def load(system: str, *, preset: str | None = None, **options: Any) -> GranAlign
 
     Args:
         system: ``"granalign"``.
-        preset: Whose options are taken where none are given: "granalign-embedded" (the default) or
-            "granalign-paper" (:data:`vmr.models.presets.PRESETS`).
+        preset: Whose models are taken where none are given: "granalign-paper"
+            (:data:`vmr.models.presets.PRESETS`); None for the embedded ones.
         options: Passed on to the system's constructor (see :class:`vmr.GranAlign`).
 
     Raises:
@@ -27,6 +28,7 @@ def load(system: str, *, preset: str | None = None, **options: Any) -> GranAlign
     if system not in _SYSTEMS:
         raise InputError(
             f"load: expected the name of a system, one of {', '.join(_SYSTEMS)}; got {system!r}"
+            f"{nearest(system, _SYSTEMS)}"
         )
     ready = options_of(preset, system) if preset is not None else {}
     return _SYSTEMS[system](**{**ready, **options})

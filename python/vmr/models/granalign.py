@@ -74,9 +74,9 @@ class GranAlign:
 
     Args:
         config: Parameters; ``options`` are single ones of them, e.g. ``every=0.5``.
-        encoder, sentence_encoder, rewriter, captioner: A backend's name ("embedded",
-            "recorded:FILE", for the rewriter also "none") or an object with the members of the
-            protocol in :mod:`vmr.backends.base`.
+        encoder, sentence_encoder, rewriter, captioner: A model by a string ("embedded",
+            "transformers:MODEL", a URL, "recorded:FILE", "none"; :mod:`vmr.backends` says which part
+            takes what) or an object with the members of the protocol in :mod:`vmr.backends.base`.
         cache: Where captions and embeddings are kept between runs; "default" is the user's cache
             folder, None keeps nothing.
 
@@ -156,7 +156,7 @@ class GranAlign:
             VideoError: Where the file is missing, not a video or holds no frames.
             BackendError: Where a model fails.
         """
-        sentences = _checked_queries(queries)
+        sentences = checked_queries(queries)
         if top_k < 1:
             raise InputError(f"GranAlign.retrieve: top_k: expected at least 1, got {top_k}")
         watch = Stopwatch()
@@ -409,7 +409,12 @@ def _warn_unrewritten(error: BackendError) -> None:
     )
 
 
-def _checked_queries(queries: str | Sequence[str]) -> list[str]:
+def checked_queries(queries: str | Sequence[str]) -> list[str]:
+    """The sentences without blanks around them.
+
+    Raises:
+        InputError: There is none, or one is empty, overlong or no text.
+    """
     sentences = [queries] if isinstance(queries, str) else list(queries)
     if not sentences:
         raise InputError("GranAlign.retrieve: queries: expected at least one sentence, got none")

@@ -26,20 +26,9 @@ class Preset:
 
 
 PRESETS = {
-    "granalign-embedded": Preset(
-        "granalign",
-        "small models from packages, on a CPU",
-        {
-            "encoder": "embedded",
-            "sentence_encoder": "embedded",
-            "rewriter": "embedded",
-            "captioner": "embedded",
-        },
-    ),
     "granalign-paper": Preset(
         "granalign",
-        "the paper's models: CLIP ViT-B/32, LLaMA-3-8B-Instruct, Qwen2.5-VL-7B-Instruct; "
-        "a GPU with 40 GiB, or parts of it replaced",
+        "the paper's models: CLIP ViT-B/32, LLaMA-3-8B-Instruct, Qwen2.5-VL-7B-Instruct",
         {
             # Its main branch has pickled weights only; this is the hub's own conversion of them.
             "encoder": "transformers:openai/clip-vit-base-patch32,"
@@ -50,12 +39,11 @@ PRESETS = {
             "revision=8afb486c1db24fe5011ec46dfbe5b5dccdb575c2",
             "captioner": "transformers:Qwen/Qwen2.5-VL-7B-Instruct,"
             "revision=cc594898137f460bfe9f0759e9844b3ce807cfb5",
-            "pairs": 3,
-            "length_weight": 0.3,
         },
     ),
 }
-"""By name. The paper does not say which SentenceTransformer it uses: that one is ours."""
+"""By name. The paper does not say which SentenceTransformer it uses: that one is ours. Its m and lambda
+are the defaults of :class:`vmr.GranAlignConfig`."""
 
 
 def options_of(preset: str, system: str) -> dict[str, Any]:
