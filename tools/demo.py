@@ -44,6 +44,7 @@ def main() -> None:
         print(f"  rewritten as: {'; '.join(rewrites.values())}")
         print(f"  what it saw:  {aware[0]['caption']} (at {aware[0]['time']:.1f} s)")
     print("\nPictures:", *(p for p in sorted(OUT.glob("*.png")) if p.stat().st_mtime >= begin))
+    print(f"A page that plays the moments: open {OUT / 'index.html'} in a browser")
 
 
 if __name__ == "__main__":

@@ -52,9 +52,10 @@ def run(options: argparse.Namespace) -> int:
     from vmr.errors import InputError, VmrError
 
     if options.out is not None:
-        _claim(options.out, overwrite=options.overwrite)
         _check_names(options.videos)
     exporting.check(options)
+    if options.out is not None:
+        _claim(options.out, overwrite=options.overwrite)
     videos, code = _readable(options.videos)
     if not videos:
         return code
