@@ -215,6 +215,10 @@ def test_names_and_top(plain: Path, make_result: MakeResult, tmp_path: Path) -> 
     assert [clip.name for clip in clips] == ["a-dog 01.00-1.200.mp4", "A-dog 00.00-0.000.mp4"]
     same = cut_clips(results, tmp_path / "same", mode="keyframe", name="{query}", top=1)
     assert [clip.name for clip in same] == ["a-dog.mp4", "A-dog-2.mp4"]
+    (one,) = cut_clips(results[1], tmp_path / "one", mode="keyframe")
+    assert one.name == "plain-A-dog-01.mp4"
+    with pytest.raises(InputError, match=r"cut_clips: expected a Result, or several .* got str"):
+        cut_clips("results.json", tmp_path)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="top: expected"):
         cut_clips(results, tmp_path, top=0)
 
@@ -237,7 +241,7 @@ def test_without_ffmpeg(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(
-        BackendError, match=r"ffmpeg and ffprobe is not on the PATH: install it .* exports work"
+        BackendError, match=r"ffmpeg and ffprobe not found on the PATH; install it .* exports work"
     ):
         cut_clips(Results([make_result(plain, "q", (0, 1))]), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
@@ -246,7 +250,7 @@ def test_without_ffmpeg(
 def test_files_that_are_there_stay(plain: Path, make_result: MakeResult, tmp_path: Path) -> None:
     results = Results([make_result(plain, "q", (0, 1), (1, 2))])
     (tmp_path / "plain-q-02.mp4").write_text("mine")
-    with pytest.raises(InputError, match=r"plain-q-02\.mp4 exists already"):
+    with pytest.raises(InputError, match=r"plain-q-02\.mp4 exists already.* overwrite=True"):
         cut_clips(results, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["plain-q-02.mp4"]
     cut_clips(results, tmp_path, mode="keyframe", overwrite=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ def test_nothing_asked_for_is_nothing_done(
         (["--clips", "c", "--clip-name", "{ranc}"], "--clip-name: .*did you mean 'rank'"),
         (["--export", "csv", "--out", "a file"], "a file: expected a folder, got a file"),
         (["--clips", "a file/below"], "a file: expected a folder, got a file"),
-        (["--export", "srt"], r"bikes\.srt exists already"),
+        (["--export", "srt"], r"bikes\.srt exists already; .* with --overwrite"),
         (
             ["--export", "json", "--name", "results", "--out", "o"],
             "results.json is written by --out",
@@ -61,6 +62,48 @@ def test_what_is_wrong_is_said_before_the_work(
     with pytest.raises(InputError, match=said):
         exporting.check(options(*words))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a file", "bikes.srt"]
+
+
+@pytest.mark.parametrize(
+    ("words", "there", "refused"),
+    [
+        ([], "bikes-a-dog-03.mp4", True),
+        ([], "bikes-a-dog-2-03.mp4", False),  # of another query
+        ([], "bikes-a-dog-03.mkv", False),
+        ([], "cars-a-dog-01.mp4", False),
+        (["--overwrite"], "bikes-a-dog-03.mp4", False),
+        (["--clip-name", "{start:06.1f} {query} {score}"], "0012.5 a-dog -0.250.mp4", True),
+        (["--clip-name", "{start:06.1f} {query} {score}"], "12 a cat -0.250.mp4", False),
+        (["--clip-name", "{query:.3}"], "a-d.mp4", True),
+        (["--clip-name", "(x)"], "(x).mp4", True),
+        (["--clip-mode", "keyframe"], "bikes-a-dog-01.mp4", True),
+        (["--clip-mode", "keyframe", "odd.Mov", "odd.gif"], "odd-a-dog-01.mov", True),
+        (["--clip-mode", "keyframe", "odd.gif"], "odd-a-dog-01.mkv", True),
+    ],
+)
+@needs_ffmpeg
+def test_clips_that_are_there_are_found_before_the_work(
+    words: list[str], there: str, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    videos = [word for word in words if word.startswith("odd")]
+    asked = options("--clips", "clips", *(word for word in words if word not in videos))
+    asked.videos += videos
+    exporting.check(asked)
+    assert list(tmp_path.iterdir()) == []  # nor is a folder made
+    Path("clips").mkdir()
+    Path("clips", there).touch()
+    if refused:
+        with pytest.raises(InputError, match=f"{re.escape(there)} exists already; .*--overwrite"):
+            exporting.check(asked)
+    else:
+        exporting.check(asked)
+
+
+def test_the_help_tells_of_equal_names() -> None:
+    parser = argparse.ArgumentParser()
+    exporting.add_options(parser)
+    assert "equal names are numbered" in " ".join(parser.format_help().split())
 
 
 def test_what_is_missing_is_said_before_the_work(
@@ -90,4 +133,6 @@ def test_writes_and_says_so(
     assert all(path.stat().st_size for path in expected)
     said = capsys.readouterr()
     assert said.out == ""
-    assert said.err.splitlines() == [f"vmr: wrote {path}" for path in expected]
+    # A slow machine tells how far it is as well.
+    lines = [line for line in said.err.splitlines() if not line.startswith("vmr: clips ")]
+    assert lines == [f"vmr: wrote {path}" for path in expected]

@@ -43,6 +43,17 @@ def test_a_file_a_video_and_format(results: Results, tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "new" / "out").iterdir()) == sorted(names)
 
 
+def test_one_result_and_some_of_a_run(results: Results, tmp_path: Path) -> None:
+    (one,) = export(results[2], tmp_path, "json")
+    assert json.loads(one.read_text())["results"] == [results[2].to_dict()]
+    assert [path.name for path in export(results[1:], tmp_path / "some", "srt")] == [
+        "bikes.srt", "cars.srt",
+    ]  # fmt: skip
+    for wrong in ("results.json", 3, [results]):
+        with pytest.raises(InputError, match="export: expected a Result, or several"):
+            export(wrong, tmp_path, "srt")  # type: ignore[arg-type]
+
+
 def test_tables_hold_what_results_do(results: Results, tmp_path: Path) -> None:
     document, table = export(results, tmp_path, ["json", "csv"], name="all")
     assert document.name == "all.json"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import cv2
 import matplotlib
@@ -241,6 +242,49 @@ def test_windows_are_spans(window: tuple[float, float]) -> None:
         viz.score_curves(result(), [window])
     with pytest.raises(InputError, match="similarity_map: truth"):
         viz.similarity_map(np.eye(2), [0, 1], truth=[window])
+
+
+def heights(figure: Figure) -> list[tuple[float, float]]:
+    return [axes.get_ylim() for axes in figure.axes]
+
+
+def test_panels_have_one_scale_unless_told_otherwise() -> None:
+    big, small, none = result(), result(), result(duration=0.0)
+    small.frame_scores.scores[:] *= 0.1
+    several = {"big": big, "small": small, "none": none}
+    first, *others = heights(viz.score_curves(several))
+    assert others == [first, first]
+    assert first[0] < small.frame_scores.scores.min() < big.frame_scores.scores.max() < first[1]
+    own = heights(viz.score_curves(several, share_y=False))
+    assert own[0] == heights(viz.score_curves(big))[0]
+    assert own[1] == heights(viz.score_curves(small))[0] != own[0]
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (result(query="a dog"), "results of one query, got 'a field turns white' and 'a dog'"),
+        (result("b.mp4"), r"results of one video, got 'gone\.mp4' and 'b\.mp4'"),
+        (Results([result()]), "score_curves: 'b': expected one Result, got Results of 1"),
+    ],
+)
+def test_what_cannot_be_compared(other: Any, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        viz.score_curves({"a": result(), "b": other})
+
+
+def test_pictures_of_one_result_refuse_several(tmp_path: Path) -> None:
+    said = r"expected one Result, got Results of 2: give one, as in results\[0\]"
+    several: Any = Results([result(), result()])
+    for who, draw in (
+        ("timeline", viz.timeline),
+        ("timeline", lambda given: viz.save_timeline(given, tmp_path / "a.png")),
+        ("score_curves", viz.score_curves),
+    ):
+        with pytest.raises(InputError, match=f"{who}: {said}"):
+            draw(several)
+    with pytest.raises(InputError, match="timeline: expected one Result, got str"):
+        viz.timeline("results.json")  # type: ignore[arg-type]
 
 
 def test_score_curves_of_nothing() -> None:

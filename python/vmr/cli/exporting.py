@@ -38,12 +38,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--clip-name", metavar="TEMPLATE",
         help="file name of the clips, of text, {video}, {query}, {rank}, {start}, {end} and {score}, "
-        "with formats as in {rank:02d} (default: {video}-{query}-{rank:02d})",
+        "with formats as in {rank:02d} (default: {video}-{query}-{rank:02d}); equal names are numbered: "
+        "-2",
     )  # fmt: skip
 
 
 def check(options: argparse.Namespace) -> None:
-    """Says before the work what would fail after it.
+    """Says before the work what would fail after it. Makes no folder.
 
     Raises:
         InputError: A format or template is not right, a file is there already, a folder is none.
@@ -69,12 +70,14 @@ def check(options: argparse.Namespace) -> None:
         _lonely("--name", "--export")
     if options.clips is not None:
         from vmr.exports import CLIP_NAME
-        from vmr.exports.clips import check_clips
+        from vmr.exports.clips import check_clips, refuse_existing_clips
 
-        check_clips(
-            mode=options.clip_mode, name=options.clip_name or CLIP_NAME, where="--clip-name"
-        )
+        name = options.clip_name or CLIP_NAME
+        check_clips(mode=options.clip_mode, name=name, where="--clip-name")
         _writable(options.clips)
+        if not options.overwrite:
+            pairs = [(video, query) for video in options.videos for query in options.queries]
+            refuse_existing_clips(pairs, options.clips, mode=options.clip_mode, name=name)
     elif options.clip_name is not None:
         _lonely("--clip-name", "--clips")
 

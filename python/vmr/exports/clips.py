@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -11,13 +12,14 @@ import numpy as np
 
 from vmr.errors import InputError
 from vmr.exports.ffmpeg import Stream, need_ffmpeg, passthrough_option, read_stream, run_ffmpeg
+from vmr.exports.items import all_of
 from vmr.exports.names import Template, Value, told_apart
 from vmr.exports.timecode import SLACK
 from vmr.exports.writing import refuse_existing
 from vmr.files import atomic_path, make_folder
 from vmr.moments import Moment
 from vmr.progress import Progress, silent
-from vmr.results import Results
+from vmr.results import Result
 
 Mode = Literal["exact", "keyframe"]
 
@@ -46,7 +48,7 @@ _KEPT = {
 
 
 def cut_clips(
-    results: Results,
+    results: Result | Sequence[Result],
     folder: str | os.PathLike[str],
     *,
     mode: Mode = "exact",
@@ -64,7 +66,7 @@ def cut_clips(
     container stays (else Matroska).
 
     Args:
-        results: What a retrieval gave. The videos are where they were then.
+        results: What a retrieval gave, all or some of it, or one. The videos are where they were then.
         folder: Where the clips go; made where it is missing.
         mode: ``exact`` or ``keyframe``.
         name: Template of the file names, without suffix, of text and the fields ``{video}`` (the name of
@@ -85,6 +87,7 @@ def cut_clips(
         CacheError: A clip cannot be written. Those before it stay.
     """
     check_clips(mode=mode, name=name)
+    results = all_of(results, "cut_clips")
     if top is not None and top < 1:
         raise InputError(f"top: expected a number of moments >= 1, got {top}")
     wanted = [
@@ -133,6 +136,39 @@ def check_clips(*, mode: str, name: str, where: str = "name") -> None:
         raise InputError(f"mode: expected one of {', '.join(modes)}; got {mode!r}")
     Template(name, CLIP_FIELDS, where=where)
     need_ffmpeg()
+
+
+def refuse_existing_clips(
+    pairs: Sequence[tuple[str, str]], folder: str | os.PathLike[str], *, mode: str, name: str
+) -> None:
+    """Says before a retrieval that clips of it would replace files, as far as names tell.
+
+    Of a clip's name the video and the query are known then; any number may stand for the others.
+    What only the results can tell, such as a number added to equal names, :func:`cut_clips` refuses.
+
+    Args:
+        pairs: Videos and queries.
+        folder: Where the clips go; it need not be there.
+        mode: As of :func:`cut_clips`.
+        name: As of :func:`cut_clips`.
+
+    Raises:
+        InputError: Names the file.
+    """
+    try:
+        there = sorted(os.listdir(folder))
+    except OSError:
+        return  # there is none, or it is refused elsewhere
+    template = Template(name, CLIP_FIELDS)
+    for video, query in pairs:
+        path = Path(video)
+        stem = template.pattern({"video": path.stem, "query": query})
+        own = path.suffix.lower()
+        kept = mode == "keyframe" and own in itertools.chain(*_KEPT.values())
+        suffix = own if kept else ".mkv" if mode == "keyframe" else ".mp4"
+        for file in there:
+            if file.endswith(suffix) and stem.fullmatch(file.removesuffix(suffix)):
+                refuse_existing([Path(folder) / file], [], overwrite=False)
 
 
 def _suffix(stream: Stream, mode: Mode) -> str:

@@ -56,7 +56,7 @@ def need_ffmpeg() -> None:
     missing = [name for name in ("ffmpeg", "ffprobe") if shutil.which(name) is None]
     if missing:
         raise BackendError(
-            f"clips are cut by ffmpeg, and {' and '.join(missing)} is not on the PATH: install it "
+            f"clips are cut by ffmpeg: {' and '.join(missing)} not found on the PATH; install it "
             "(Debian: apt-get install ffmpeg; macOS: brew install ffmpeg); "
             "all other exports work without it"
         )

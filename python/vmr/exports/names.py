@@ -13,6 +13,7 @@ from vmr.settings import nearest
 Value = str | int | float
 
 UNNAMED = "unnamed"
+_ANY = "\ue000"  # stands for a number that is not known yet; of private use
 _LONGEST = 200  # bytes of UTF-8; file systems take 255, some 143 less what they add themselves
 _FORBIDDEN = set('<>:"/\\|?*')  # Windows refuses them, and "/" is everybody's
 _JOINERS = "\u200c\u200d"  # of scripts and emoji; other format characters only hide something
@@ -76,10 +77,18 @@ class Template:
                 break
         return _shortened(name, _LONGEST) or UNNAMED
 
+    def pattern(self, values: Mapping[str, Value]) -> re.Pattern[str]:
+        """What :meth:`render` gives for these values and any numbers in the other fields."""
+        name = re.escape(self.render(values))
+        return re.compile(name.replace(_ANY, r"[-+ ]*[\d.,_]+%?"))
+
     def _rendered(self, values: Mapping[str, Value], room: int) -> Iterable[str]:
         for literal, field, spec, _ in self._parts:
             yield literal
             if field is None:
+                continue
+            if field not in values:
+                yield _ANY
                 continue
             value = values[field]
             if isinstance(value, str):

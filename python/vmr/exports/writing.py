@@ -10,10 +10,11 @@ from pathlib import Path
 from vmr.errors import BackendError, InputError
 from vmr.exports import subtitles
 from vmr.exports.edl import edl
+from vmr.exports.items import all_of
 from vmr.exports.names import Template, told_apart
 from vmr.exports.otio import otio
 from vmr.files import make_folder, write_text
-from vmr.results import Results
+from vmr.results import Result, Results
 from vmr.settings import nearest
 
 NAME = "{video}"
@@ -108,12 +109,13 @@ def refuse_existing(paths: Sequence[Path], videos: Sequence[str], *, overwrite: 
             raise InputError(f"{path}: would be written over the video itself; choose another name")
         if path.is_dir() or (path.exists() and not overwrite):
             raise InputError(
-                f"{path} exists already; choose another folder or name, or overwrite it"
+                f"{path} exists already; choose another folder or name, or replace it with "
+                "--overwrite (in Python: overwrite=True)"
             )
 
 
 def export(
-    results: Results,
+    results: Result | Sequence[Result],
     folder: str | os.PathLike[str],
     formats: str | Sequence[str],
     *,
@@ -127,7 +129,7 @@ def export(
     name has no ``{video}`` holds all videos. Files that would get the same name are numbered: ``-2``.
 
     Args:
-        results: What a retrieval gave.
+        results: What a retrieval gave, all or some of it, or one.
         folder: Where the files go; made where it is missing.
         formats: Some of :data:`FORMATS`, as a list or separated by commas.
         name: Template of the file names, without suffix, of text and the fields ``{video}`` (the name of
@@ -146,6 +148,7 @@ def export(
     """
     formats = formats_of(formats) if isinstance(formats, str) else list(formats)
     check_formats(formats)
+    results = all_of(results, "export")
     pairs = [(result.video, result.query) for result in results]
     files = planned(pairs, folder, formats, name=name, overwrite=overwrite)
     texts = []

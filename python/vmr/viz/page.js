@@ -13,6 +13,7 @@
   let at = 0; // s, the position
   let source = ""; // name of the video loaded
   let broken = false; // it cannot be played
+  let frame = 0; // the animation frame asked for, of which one is enough
 
   // ---- small things ----------------------------------------------------------------------------------
 
@@ -146,6 +147,7 @@
   function listMoments() {
     const { moments } = result();
     byId("none").hidden = moments.length > 0;
+    byId("moments").style.setProperty("--shape", clamp(page.videos[result().video].shape, 9 / 16, 21 / 9));
     byId("moments").replaceChildren(...moments.map((moment, place) => {
       const picture = page.keys[chosen][place].picture;
       const thumb = make("span", { class: "thumb" });
@@ -231,7 +233,7 @@
     const steps = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600];
     const apart = steps.find((one) => length() / one <= most) ?? 3600 * Math.ceil(length() / most / 3600);
     const ticks = [];
-    for (let number = 0; number * apart <= length() * 0.985; number += 1) {
+    for (let number = 0; number * apart <= length() * 1.0001; number += 1) {
       const tick = make("span", {}, clock(number * apart, apart < 1 ? 1 : 0));
       tick.style.left = percent(number * apart);
       ticks.push(tick);
@@ -332,9 +334,10 @@
       stopAt = null;
     }
     showPosition(video.currentTime);
-    if (!video.paused) requestAnimationFrame(follow);
+    cancelAnimationFrame(frame);
+    if (!video.paused) frame = requestAnimationFrame(follow);
   }
-  video.addEventListener("play", () => requestAnimationFrame(follow));
+  video.addEventListener("play", follow);
   // Animation frames stop in a hidden tab; these go on.
   video.addEventListener("timeupdate", follow);
   video.addEventListener("seeking", () => {
@@ -419,7 +422,7 @@
     query_aware_captions: "Captions made with the query in mind",
   };
 
-  function part(value) {
+  function part(value, query) {
     if (!Array.isArray(value)) return make("pre", {}, JSON.stringify(value, null, 1));
     if (value.length && value.every((one) => typeof one?.caption === "string" && typeof one.time === "number")) {
       return make("table", {}, ...value.map(({ time, caption }) => {
@@ -429,7 +432,9 @@
       }));
     }
     return make("ul", {}, ...value.map((one) => {
-      if (typeof one === "string") return make("li", { dir: "auto" }, one);
+      if (typeof one === "string") {
+        return make("li", { dir: "auto" }, one, ...(one === query ? [" ", make("small", {}, "the query")] : []));
+      }
       if (typeof one?.reason !== "string") return make("li", {}, JSON.stringify(one));
       return make("li", { dir: "auto" }, one.text || "(empty)", " ", make("small", {}, one.reason));
     }));
@@ -439,7 +444,7 @@
     const known = Object.entries(result().explanation ?? {}).filter(([, value]) => value?.length !== 0);
     byId("how").hidden = !known.length;
     byId("how-body").replaceChildren(
-      ...known.flatMap(([key, value]) => [make("h3", {}, TITLES[key] ?? key), part(value)]),
+      ...known.flatMap(([key, value]) => [make("h3", {}, TITLES[key] ?? key), part(value, result().query)]),
     );
   }
 

@@ -8,7 +8,7 @@ import importlib.resources
 import json
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmr.errors import VideoError
+from vmr.exports.items import all_of
 from vmr.files import write_text
-from vmr.results import Result, Results
+from vmr.results import Result
 from vmr.viz.timeline import key_frames, pictures_at
 
 _SHORT_SIDE = 144  # pixels of a key frame
@@ -27,37 +28,44 @@ _QUALITY = 78  # of its JPEG
 _MAX_PICTURES = 24  # a query; further moments are listed without
 
 
-def save_page(results: Results, path: str | os.PathLike[str]) -> None:
+def save_page(results: Result | Sequence[Result], path: str | os.PathLike[str]) -> None:
     """Writes one HTML page that shows a run: its queries, their moments and score curves.
 
     The page is opened as a file, without a server or a network: it holds everything but the videos,
     to which it points relative to its own folder. A video that can no longer be read here is shown
-    without key frames.
+    without key frames. A page that is there is replaced without a question: it can be made again.
 
     Args:
-        results: Of any system; their videos are looked for where they are named.
-        path: Of the page, replaced where it is there.
+        results: Of any system, one or several; their videos are looked for where they are named.
+        path: Of the page, or of the one to replace.
 
     Raises:
+        InputError: What is given are no results.
         CacheError: The page cannot be written.
     """
+    results = all_of(results, "save_page")
     folder = Path(path).absolute().parent
     by_video: dict[str, list[Result]] = {}
     for result in results:
         by_video.setdefault(result.video, []).append(result)
     names = [Path(video).name for video in by_video]
+    pictures = {video: _pictures(video, found) for video, found in by_video.items()}
     videos = {
         video: {
             # Two videos of one name are told apart by the way to them.
             "title": name if names.count(name) == 1 else video,
+            "shape": _shape(pictures[video].values()),
             **_address(video, folder),
         }
         for video, name in zip(by_video, names, strict=True)
     }
-    pictures = {video: _pictures(video, found) for video, found in by_video.items()}
+    uris = {
+        video: {time: _data_uri(picture) for time, picture in found.items()}
+        for video, found in pictures.items()
+    }
     keys = [
         [
-            {"time": round(time, 3), "picture": pictures[result.video].get(time)}
+            {"time": round(time, 3), "picture": uris[result.video].get(time)}
             for time in key_frames(result)
         ]
         for result in results
@@ -112,16 +120,23 @@ def _address(video: str, folder: Path) -> dict[str, str]:
     return {"url": url, "path": relative, "command": shlex.join(command)}
 
 
-def _pictures(video: str, results: Sequence[Result]) -> dict[float, str]:
-    """Key frames of all these results as data URIs by time (s); none where the video is gone."""
+def _pictures(video: str, results: Sequence[Result]) -> dict[float, NDArray[np.uint8]]:
+    """Key frames of all these results by time (s); none where the video is gone."""
     times = [time for result in results for time in key_frames(result)[:_MAX_PICTURES]]
     if not times:
         return {}
     try:
-        found = pictures_at(video, times, _SHORT_SIDE)
+        return pictures_at(video, times, _SHORT_SIDE)
     except VideoError:
         return {}
-    return {time: _data_uri(picture) for time, picture in found.items()}
+
+
+def _shape(pictures: Iterable[NDArray[np.uint8]]) -> float:
+    """Width over height of the pictures of a video; 16 / 9 where there is none."""
+    for picture in pictures:
+        height, width = picture.shape[:2]
+        return round(float(width / height), 4)
+    return 16 / 9
 
 
 def _data_uri(picture: NDArray[np.uint8]) -> str:

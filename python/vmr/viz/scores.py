@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vmr.errors import InputError
 from vmr.results import Result
-from vmr.viz.figures import COLOURS, GREEN, lettered, shortened, tidy
+from vmr.viz.figures import COLOURS, GREEN, lettered, one_of, shortened, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,34 +23,39 @@ _MAX_LABELS = 40
 
 
 def score_curves(
-    results: Result | Mapping[str, Result], truth: Sequence[Window] | None = None
+    results: Result | Mapping[str, Result],
+    truth: Sequence[Window] | None = None,
+    *,
+    share_y: bool = True,
 ) -> Figure:
     """A figure of frame scores over time and the moments found, against the true windows.
 
-    Each result has a panel with a scale of its own, as scores of different systems are not
-    comparable; the moments are bars beneath its curve, the best the most opaque.
+    Each result has a panel; the moments are bars beneath its curve, the best the most opaque.
 
     Args:
         results: One result, or several to compare by the name that their panel gives them: of one
             query on one video.
         truth: Windows in seconds, shaded in every panel; None where they are not known.
+        share_y: One scale for all panels, as for variants of a system. False gives each its own: the
+            scores of different systems cannot be compared.
 
     Raises:
-        InputError: No result, or a window that is no span.
+        InputError: No result, results of different queries or videos, or a window that is no span.
     """
     from matplotlib.figure import Figure
 
-    several = {"": results} if isinstance(results, Result) else dict(results)
-    if not several:
-        raise InputError("score_curves: expected at least one result, got none")
+    several = _by_name(results)
     windows = _checked("score_curves", truth or ())
     figure = Figure(figsize=(10, 1.0 + 1.7 * len(several)), layout="constrained")
     panels = figure.subplots(len(several), 1, sharex=True, squeeze=False)[:, 0]
+    ranges = [_range([result]) for result in several.values()]
+    if share_y:
+        ranges = [_range(several.values())] * len(several)
     for place, (axes, (name, result)) in enumerate(zip(panels, several.items(), strict=True)):
         for number, (start, end) in enumerate(windows):
             label = "truth" if place == number == 0 else None
             axes.axvspan(start, end, color=GREEN, alpha=0.25, linewidth=0, label=label)
-        _draw_panel(axes, result, COLOURS[place % 2], first=place == 0)
+        _draw_panel(axes, result, ranges[place], COLOURS[place % 2], first=place == 0)
         text, families = lettered(shortened(name, 60))
         axes.set_title(text, fontsize=9, loc="left", fontfamily=families, parse_math=False)
     ends = [result.duration for result in several.values()] + [end for _, end in windows]
@@ -116,9 +121,37 @@ def similarity_map(
     return figure
 
 
-def _draw_panel(axes: Axes, result: Result, colour: str, *, first: bool) -> None:
+def _by_name(results: object) -> dict[str, Result]:
+    """Results on one query and video by the name of their panel."""
+    if not isinstance(results, Mapping):
+        return {"": one_of(results, "score_curves")}
+    if not results:
+        raise InputError("score_curves: expected at least one result, got none")
+    several = {name: one_of(result, f"score_curves: {name!r}") for name, result in results.items()}
+    first = next(iter(several.values()))
+    for result in several.values():
+        for what, mine, other in (
+            ("query", first.query, result.query),
+            ("video", first.video, result.video),
+        ):
+            if other != mine:
+                raise InputError(
+                    f"score_curves: expected results of one {what}, got {mine!r} and {other!r}"
+                )
+    return several
+
+
+def _range(results: Iterable[Result]) -> tuple[float, float]:
+    """The lowest and the highest score; 0 and 1 where there is none."""
+    scores = np.concatenate([result.frame_scores.scores for result in results])
+    return (float(scores.min()), float(scores.max())) if len(scores) else (0.0, 1.0)
+
+
+def _draw_panel(
+    axes: Axes, result: Result, span: tuple[float, float], colour: str, *, first: bool
+) -> None:
     times, scores = result.frame_scores.times, result.frame_scores.scores
-    low, high = (float(scores.min()), float(scores.max())) if len(scores) else (0.0, 1.0)
+    low, high = span
     height = max(0.02, high - low)
     marker = "." if len(times) < 100 else ""
     axes.plot(times, scores, color=colour, linewidth=1.5, marker=marker)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vmr.moments import clock
 from vmr.results import Result
 from vmr.video import stream
-from vmr.viz.figures import BLUE, ORANGE, lettered, save_figure, shortened
+from vmr.viz.figures import BLUE, ORANGE, lettered, one_of, save_figure, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,10 +64,12 @@ def timeline(result: Result, *, pictures: bool = True) -> Figure:
         pictures: Show key frames, for which the video is read.
 
     Raises:
+        InputError: It is not one result.
         VideoError: Where pictures are asked for and the video can no longer be read.
     """
     from matplotlib.figure import Figure
 
+    result = one_of(result, "timeline")
     keys = key_frames(result)[:_MAX_KEY_FRAMES] if pictures else []
     found = pictures_at(result.video, keys, short_side=180) if keys else {}
     shown = [(rank, key) for rank, key in enumerate(keys, 1) if key in found]
@@ -94,7 +96,7 @@ def save_timeline(result: Result, path: str | os.PathLike[str]) -> None:
     """Writes :func:`timeline` as a picture of the format that the name ends in.
 
     Raises:
-        InputError: For an ending other than .png, .svg and .pdf.
+        InputError: It is not one result, or the ending is none of .png, .svg and .pdf.
         CacheError: Where the file cannot be written.
         VideoError: Where the video can no longer be read.
     """
