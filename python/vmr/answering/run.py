@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from vmr.answering.file import AnswerFile, Unanswered
 from vmr.answering.parts import Shard
-from vmr.backends.base import calls_at_once
+from vmr.backends.base import Concurrent
 from vmr.backends.calls import Calls
 from vmr.data.records import Query
 from vmr.errors import InputError, NoCaptionsError, VideoError, VmrWarning
@@ -67,9 +67,9 @@ def answers(
 ) -> Iterator[list[Prediction] | Unanswered]:
     """The answers to queries, video by video, in the order of the queries.
 
-    At least two videos are worked on at once, so that a captioner is not idle while one ends and the
-    next is opened; more where it takes many calls at once. The system's recording, which would grow
-    with every video, is cleared.
+    Where the captioner says how many calls it takes at once, at least two videos are worked on at once,
+    so that it is not idle while one ends and the next is opened; else one after the other. The system's
+    recording, which would grow with every video, is cleared.
 
     Args:
         system: What answers.
@@ -96,7 +96,9 @@ def answers(
         (1, partial(_answer, system, name, videos[name], asked, top_k, frames))
         for name, asked in by_video.items()
     )
-    at_once = _Videos(1 + math.ceil(calls_at_once(system.captioner) / CHUNK))
+    captioner = system.captioner
+    more = math.ceil(captioner.calls_at_once / CHUNK) if isinstance(captioner, Concurrent) else 0
+    at_once = _Videos(1 + more)
     odd = 0
     with closing(Calls(at_once).in_order(work, Stopwatch(), "videos")) as calls:
         for done, ((name, asked), found) in enumerate(zip(by_video.items(), calls, strict=True), 1):
