@@ -17,10 +17,10 @@ def slip(given: str | os.PathLike[str]) -> str | None:
         None for a name that may be on the hub, else a hint to add to a message, "" without one.
     """
     name, path = os.fspath(given), Path(given)
-    near = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    local = near and path.parent != Path()
+    beside = list(path.parent.iterdir()) if path.parent.is_dir() else []
+    local = beside and path.parent != Path()
     if path.is_file():
         return f"; did you mean its folder, {str(path.parent)!r}?"
     if path.exists() or local or name.count("/") != 1 or name.startswith((".", "/", "~")):
-        return nearest(path.name, near)
+        return nearest(path.name, [entry.name for entry in beside if entry.is_dir()])
     return None

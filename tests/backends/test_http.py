@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import itertools
 import signal
 import socket
@@ -16,7 +17,17 @@ from typing import Any
 
 import pytest
 
-from tests.backends.test_http_server import SAFE, Asked, Gate, Reply, Server, refused, said, serving
+from tests.backends.test_http_server import (
+    SAFE,
+    Asked,
+    Gate,
+    Reply,
+    Server,
+    listed,
+    refused,
+    said,
+    serving,
+)
 from vmr import backends
 from vmr.backends.captioning import VisionModel, VlmCaptioner
 from vmr.backends.http.endpoint import Endpoint
@@ -216,6 +227,57 @@ def test_no_server(pauses: list[float]) -> None:
         model.generate([chat("hi")])
 
 
+class Line(contextlib.AbstractContextManager[None]):
+    """A lock that knows how many have come to it."""
+
+    def __init__(self) -> None:
+        self.came = 0
+        self.change = threading.Condition()
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        with self.change:
+            self.came += 1
+            self.change.notify_all()
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def test_who_waits_for_a_first_contact_that_fails_is_told_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    line, callers = Line(), 5
+    asked: list[bool] = []
+
+    with serving(echo) as server, ThreadPoolExecutor(callers) as threads:
+        server.models = refused(400, "closed")
+        model = endpoint(server)
+        ask = model._models
+
+        def when_all_are_here() -> list[str] | None:
+            with line.change:
+                asked.append(line.change.wait_for(lambda: line.came >= callers, SAFE))
+            return ask()
+
+        monkeypatch.setattr(model, "_lock", line)
+        monkeypatch.setattr(model, "_models", when_all_are_here)
+        calls = [threads.submit(model.generate, [chat("hi")]) for _ in range(callers)]
+        errors = [call.exception(SAFE) for call in calls]
+        assert {str(error) for error in errors} == {
+            f"endpoint {server.url}, model 'seer': expected an answer, got 400, 'closed'"
+        }
+        assert all(type(error) is BackendError for error in errors)
+        assert asked == [True]
+        # Who comes later asks again.
+        with pytest.raises(BackendError, match="closed"):
+            model.generate([chat("hi")])
+        server.models = listed("seer")
+        assert model.generate([chat("hi")]) == ["re: hi"]
+        assert len(asked) == 3
+
+
 def test_no_such_host(pauses: list[float]) -> None:
     with pytest.raises(
         BackendError, match=r"^endpoint http://no-host\.invalid/v1: cannot be reach"
@@ -336,8 +398,10 @@ def test_a_failure_waits_for_nobody() -> None:
         over.set()
 
 
+# A shell's background job ignores SIGINT, and so would all that it starts.
 PROGRAM = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from vmr.backends.http.endpoint import Endpoint
 from vmr.backends.spec import parse
 model = Endpoint.from_spec(parse(sys.argv[1] + ",model=seer,retries=0"))

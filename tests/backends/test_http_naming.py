@@ -152,8 +152,8 @@ def test_a_model_that_is_not_there() -> None:
     with serving(yes, "Qwen/Qwen2.5-VL-7B-Instruct", "llava") as server:
         model = load(f"{server.url},model=Qwen2.5-VL-7B")
         told = (
-            f"endpoint {server.url}, model 'Qwen2.5-VL-7B': the endpoint is without the model; did you "
-            "mean 'Qwen/Qwen2.5-VL-7B-Instruct'?; it has Qwen/Qwen2.5-VL-7B-Instruct, llava"
+            f"endpoint {server.url}: has no model 'Qwen2.5-VL-7B'; it lists "
+            "Qwen/Qwen2.5-VL-7B-Instruct, llava; did you mean 'Qwen/Qwen2.5-VL-7B-Instruct'?"
         )
         for _ in range(2):
             with pytest.raises(BackendError, match=f"^{re.escape(told)}$"):
@@ -246,6 +246,26 @@ def test_a_key_that_the_server_repeats_is_not_told(echo: Callable[[Asked], Reply
         assert not key_in(error)
         assert error.__cause__ is None
         assert error.__context__ is None
+
+
+@pytest.mark.parametrize(
+    ("key", "answer", "message"),
+    [
+        ("yes", "so yes", "so yes"),
+        ("ollama", "so ollama", "so <the key>"),
+        ("ollama-2", "so <the key>", "so <the key>"),
+    ],
+)
+def test_a_key_that_is_a_word_stays_in_answers(
+    key: str, answer: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    replies = iter([said(f"so {key}"), refused(400, f"so {key}")])
+    with serving(lambda asked: next(replies)) as server:
+        model = load(f"{server.url},model=seer")
+        assert model.generate(CHAT) == [answer]
+        with pytest.raises(BackendError, match=f"got 400, '{message}'$"):
+            model.generate(CHAT)
 
 
 @pytest.mark.usefixtures("key")

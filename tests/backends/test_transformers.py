@@ -21,7 +21,7 @@ from tests import videos
 from tests.backends import tiny_models
 from vmr import backends
 from vmr.backends.base import Encoder, SentenceEncoder, TokenEncoder
-from vmr.backends.captioning import VisionModel
+from vmr.backends.captioning import VisionModel, whole_sentences
 from vmr.backends.rewriting import Message, TextGenerator
 from vmr.backends.spec import parse
 from vmr.backends.transformers.encoders import ImageTextEncoder, SentenceTransformerEncoder
@@ -297,16 +297,24 @@ def test_a_template_without_a_system_role(llama: Path, tmp_path: Path) -> None:
 # ---- vision-language models -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["llava", "llava_next"])
-def test_llava_says_what_llava_says(kind: str, tmp_path: Path) -> None:
+def caption(row: list[int], words: Any, ends: Sequence[int] = (2,)) -> str:
+    """What is left of an answer's tokens: where it does not end, the whole sentences."""
+    text = str(words.decode(row, skip_special_tokens=True)).strip()
+    return text if row[-1] in ends else whole_sentences(text)
+
+
+@pytest.mark.parametrize(("kind", "last"), [("llava", "red"), ("llava_next", "while")])
+def test_llava_says_what_llava_says(kind: str, last: str, tmp_path: Path) -> None:
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     folder = getattr(tiny_models, kind)(tmp_path / "tiny-llava")
+    ends = [2, tiny_models.identity(last)]
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
     found = VisionLanguageModel(parse(f"transformers:{folder},batch_size=4,max_tokens=9"))
     assert isinstance(found, VisionModel)
     assert found.takes_instructions
     assert found.name.startswith("tiny-llava@")
-    assert found.name.endswith("(float32, 9 tokens)")
+    assert found.name.endswith("(float32, whole sentences in 9 tokens)")
     model = AutoModelForImageTextToText.from_pretrained(folder)
     processor = AutoProcessor.from_pretrained(folder)
     expected = []
@@ -315,9 +323,10 @@ def test_llava_says_what_llava_says(kind: str, tmp_path: Path) -> None:
         inputs = processor(images=image, text=text, return_tensors="pt")
         rows = model.generate(**inputs, max_new_tokens=9, do_sample=False)
         new = rows[0, inputs["input_ids"].shape[1] :]
-        expected.append(processor.decode(new, skip_special_tokens=True).strip())
+        expected.append(caption(new.tolist(), processor.tokenizer, ends))
     answers = found.describe(PICTURES, "say what you see")
     assert answers == expected
+    assert "" in answers  # cut off before the end of the first sentence
     assert len(set(answers)) > 2
     alone = VisionLanguageModel(parse(f"transformers:{folder},batch_size=1,max_tokens=9"))
     assert alone.describe(PICTURES, "say what you see") == answers
@@ -372,18 +381,19 @@ def test_blip2_captions_without_being_asked(tmp_path: Path) -> None:
     from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
     folder = tiny_models.blip2(tmp_path / "tiny-blip2")
-    found = VisionLanguageModel(parse(f"transformers:{folder},batch_size=3,max_tokens=9"))
+    found = VisionLanguageModel(parse(f"transformers:{folder},batch_size=3,max_tokens=20"))
     assert not found.takes_instructions
     model = Blip2ForConditionalGeneration.from_pretrained(folder)
     processor = Blip2Processor.from_pretrained(folder)
     expected = []
     for image in images():
         seen = processor(images=image, return_tensors="pt")
-        rows = model.generate(**seen, max_new_tokens=9, do_sample=False)
-        expected.append(processor.decode(rows[0], skip_special_tokens=True).strip())
+        rows = model.generate(**seen, max_new_tokens=20, do_sample=False)
+        expected.append(caption(rows[0].tolist(), processor.tokenizer))
     answers = found.describe(PICTURES, "")
     assert answers == expected
     assert len(set(answers)) > 2
+    assert "" in answers  # its first sentence has no end
 
 
 # ---- sentence encoders, and all together ------------------------------------------------------------
@@ -442,7 +452,7 @@ def test_granalign_with_a_model_in_every_part(
         encoder=f"transformers:{clip}",
         sentence_encoder=f"transformers:{sentences}",
         rewriter=f"transformers:{llama}",
-        captioner=f"transformers:{captions},max_tokens=6",
+        captioner=f"transformers:{captions},max_tokens=30",
         every=1.0,
         cache=None,
     )

@@ -263,7 +263,7 @@ def test_large_weights_are_sampled(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     weights = tmp_path / "model.safetensors"
     save_file({"x": torch.zeros(8 << 20, dtype=torch.uint8)}, weights)
-    found = checkpoints.locate(str(tmp_path), None)
+    found = checkpoints.locate(str(tmp_path), None, "encoder")
     head = weights.stat().st_size - (8 << 20)
 
     def named(place: int) -> str:

@@ -64,11 +64,14 @@ def tokenizer(*, ends: bool = False, template: str | None = None, **options: Any
 
 
 def draw(model: torch.nn.Module, *, scale: float = 0.4, seed: int = 5) -> Any:
-    """Large random weights: with small ones all inputs would look the same to the model."""
+    """Large random weights: with small ones all inputs would look the same to the model.
+
+    They are the same each time; biases and scales are left as they are.
+    """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.dim() > 1:
+            if parameter.dim() > 1 or parameter.unique().numel() > 1:
                 parameter.normal_(0.0, scale, generator=generator)
     return model.eval()
 

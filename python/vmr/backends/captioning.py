@@ -36,6 +36,7 @@ AWARE = (
 SHORT_SIDE = 448
 """Pixels of the short side of the frames that are shown."""
 
+_SENTENCES = re.compile(r".*(?:[.!?](?=\s|$)|[。！？])", re.DOTALL)
 _REFUSAL = re.compile(
     r"^(?:sorry|unfortunately|as an ai|i(?:['’]m| am) (?:sorry|unable)|i can(?:not|['’]t))\b",
     re.IGNORECASE,
@@ -60,8 +61,17 @@ class VisionModel(Protocol):
         ...
 
     def describe(self, jpegs: Sequence[bytes], instruction: str) -> list[str]:
-        """What it says about each picture; an empty string for an answer without words."""
+        """What it says about each picture; an empty string for an answer without words.
+
+        Of an answer that was cut off the whole sentences (:func:`whole_sentences`).
+        """
         ...
+
+
+def whole_sentences(answer: str) -> str:
+    """What is left of an answer that was cut off: its whole sentences, "" where there is none."""
+    found = _SENTENCES.match(answer)
+    return found[0] if found else ""
 
 
 class VlmCaptioner:

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Struct
 
+from vmr.backends.captioning import whole_sentences
 from vmr.backends.http.refusals import Teller
 from vmr.backends.http.slots import Slots
 from vmr.backends.rewriting import Messages
@@ -36,9 +37,7 @@ T = TypeVar("T")
 _FIRST_TIMEOUT = 10.0  # s, for the list of models
 _FIRST_RETRIES = 2
 _LISTED = 20  # models in a message
-_SECRET = 8  # characters from which a key is no word that an answer may hold by chance
 _CANNOT_SEE = re.compile(r"mmproj|multimodal|image input is not supported", re.IGNORECASE)
-_SENTENCES = re.compile(r".*(?:[.!?](?=\s|$)|[。！？])", re.DOTALL)
 
 
 class Options(Struct, forbid_unknown_fields=True, frozen=True):
@@ -95,7 +94,7 @@ class Endpoint:
 
     A model that is named is asked for when it is first needed, so that a run whose answers are all in
     the cache needs no server; before the first request the endpoint must list the model, unless it
-    lists none. A model that is not named is asked for at once.
+    has no list. A model that is not named is asked for at once.
 
     The key goes into the header of the requests and nowhere else: redirects to other hosts go without
     it, and where a server repeats it, it is taken out.
@@ -125,6 +124,10 @@ class Endpoint:
         }
         self._model = options.model
         self._met = not options.model
+        self._failed, self._told = (
+            0,
+            "",
+        )  # first contacts that failed, and what the last one was told
         if not options.model:
             self._model = self._only_model()
         # Not when the program ends: requests may be under way then.
@@ -189,10 +192,7 @@ class Endpoint:
             {"type": "image_url", "image_url": {"url": url}},
         ]
         answer, whole = self._ask([{"role": "user", "content": parts}], picture=True)
-        if whole:
-            return answer
-        sentences = _SENTENCES.match(answer)
-        return sentences[0] if sentences else ""
+        return answer if whole else whole_sentences(answer)
 
     def _ask(self, messages: list[Any], *, picture: bool) -> tuple[str, bool]:
         """The answer to a chat and whether it is whole."""
@@ -217,10 +217,7 @@ class Endpoint:
                 "expected a text as the answer, got none (finish_reason "
                 f"{choice.finish_reason!r}): {self._teller.excerpt(body)}"
             )
-        answer = choice.message.content or ""
-        if len(self._teller.key) >= _SECRET:
-            answer = self._teller.redacted(answer)  # it may go into a cache
-        return answer, not cut
+        return self._teller.redacted_answer(choice.message.content or ""), not cut
 
     def _sent(self, request: Callable[[], Any]) -> tuple[str, openai.OpenAIError | None]:
         """The body of the response, or what went wrong.
@@ -240,8 +237,8 @@ class Endpoint:
         timeout, tries = options.timeout, options.retries + 1
         return self._error(self._teller.told(error, timeout, tries, picture=picture))
 
-    def _error(self, told: str) -> BackendError:
-        model = f", model {self._model!r}" if self._model else ""
+    def _error(self, told: str, *, of_model: bool = True) -> BackendError:
+        model = f", model {self._model!r}" if self._model and of_model else ""
         return BackendError(self._teller.redacted(f"endpoint {self._url}{model}: {told}"))
 
     def _read(self, body: str, kind: type[T], expected: str) -> T:
@@ -257,18 +254,35 @@ class Endpoint:
     # ---- the first contact --------------------------------------------------------------------------
 
     def _meet(self) -> None:
-        """Before the first request: an endpoint that is down or lacks the model is told soon."""
+        """Before the first request: an endpoint that is down or lacks the model is told soon.
+
+        Who waits meanwhile is told the same; who comes later asks again.
+        """
+        failed = self._failed
         with self._lock:
             if self._met:
                 return
-            models = self._models()
-            # Ollama takes a name without its tag.
-            if models is not None and not {self._model, f"{self._model}:latest"} & set(models):
-                raise self._error(
-                    "the endpoint is without the model"
-                    f"{nearest(self._model, models)}; it has {_listed(models)}"
-                )
-            self._met = True
+            if self._failed == failed:
+                try:
+                    self._look_for_model()
+                except BackendError as error:
+                    # Not the error itself: it holds on to its frames.
+                    self._failed, self._told = failed + 1, str(error)
+                    raise
+                self._met = True
+                return
+            told = self._told
+        raise BackendError(told)
+
+    def _look_for_model(self) -> None:
+        models = self._models()
+        # Ollama takes a name without its tag.
+        if models is not None and not {self._model, f"{self._model}:latest"} & set(models):
+            raise self._error(
+                f"has no model {self._model!r}; it lists {_listed(models)}"
+                f"{nearest(self._model, models)}",
+                of_model=False,
+            )
 
     def _only_model(self) -> str:
         models = self._models()

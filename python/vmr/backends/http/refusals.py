@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import openai
 
-_SECRET = 4  # characters of the shortest key that is one
+# A key of fewer characters is a word that stands there by chance: "none", "ollama". In an answer, which
+# is a result and goes into a cache, more words do than in a message, where nothing is lost by them.
+_KEY_IN_MESSAGE, _KEY_IN_ANSWER = 4, 8
 _SHOWN = 200  # characters of a server's words in a message
 _CONTEXT = re.compile(
     r"context.{0,20}(?:length|size|window)|exceed_context|prompt is too long", re.IGNORECASE
@@ -31,8 +33,15 @@ class Teller:
     key_env: str
 
     def redacted(self, text: str) -> str:
-        """The text without the key; what is no key but a word put in its place may stay."""
-        return text.replace(self.key, "<the key>") if len(self.key) >= _SECRET else text
+        """A message without the key; what is no key but a word put in its place may stay."""
+        return self._without_key(text, _KEY_IN_MESSAGE)
+
+    def redacted_answer(self, text: str) -> str:
+        """What a model said, without the key, where that is longer than a word."""
+        return self._without_key(text, _KEY_IN_ANSWER)
+
+    def _without_key(self, text: str, least: int) -> str:
+        return text.replace(self.key, "<the key>") if len(self.key) >= least else text
 
     def excerpt(self, body: str) -> str:
         """The beginning of a body: the server's message, where it is an error in JSON."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vmr.backends.transformers.quiet import hub_quiet
 from vmr.errors import BackendError, InputError
 from vmr.hub import slip
 
@@ -32,11 +32,9 @@ _TOKENIZERS = (
     "spiece.model",
     "sentencepiece.bpe.model",
 )
-_NO_PICKLES = (
-    "vmr reads no pickled weights. Where the file can be trusted, load it there and write it again "
-    "with save_pretrained; on the hub, a conversion is often among the pull requests of the model's "
-    "page (revision=refs/pr/NUMBER)"
-)
+_HEADER = 100_000_000  # bytes at most, by the library that writes it
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_HUB_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +45,13 @@ class Checkpoint:
         given: What the user named.
         folder: Where the files are.
         commit: The commit on the hub; None for a folder of the user's.
+        part: What the model is to be, for messages.
     """
 
     given: str
     folder: Path
     commit: str | None
+    part: str
 
     def settings(self, name: str) -> dict[str, Any]:
         """A JSON file of the folder; empty where it is not there.
@@ -87,12 +87,13 @@ class Checkpoint:
         )
 
 
-def locate(given: str, revision: str | None) -> Checkpoint:
+def locate(given: str, revision: str | None, part: str) -> Checkpoint:
     """A folder, or an id on the hub, of which everything but the weights is then downloaded.
 
     Args:
         given: A path or ``owner/name``.
         revision: Branch, tag or commit on the hub; None for "main".
+        part: What the model is to be, for messages.
 
     Raises:
         InputError: A revision of a folder.
@@ -102,14 +103,14 @@ def locate(given: str, revision: str | None) -> Checkpoint:
     if path.is_dir():
         if revision is not None:
             raise InputError(f"{given}: is a folder and has no revision, got {revision!r}")
-        return Checkpoint(given, path, None)
+        return Checkpoint(given, path, None, part)
     if (hint := slip(path)) is not None:
         raise BackendError(
             f"model: expected a folder that is there, or owner/name on the hub, got {given!r}{hint}"
         )
     small = [f"*{suffix}" for suffix in _SMALL]
-    folder = _download(given, revision, small, _ELSEWHERE)
-    return Checkpoint(given, folder, folder.name)
+    folder = _download(given, revision, part, small, _ELSEWHERE)
+    return Checkpoint(given, folder, folder.name, part)
 
 
 def weights(found: Checkpoint, folders: Sequence[str] = ("",)) -> list[Path]:
@@ -125,7 +126,7 @@ def weights(found: Checkpoint, folders: Sequence[str] = ("",)) -> list[Path]:
     named = {folder: _expected(found.folder / folder) for folder in folders}
     if found.commit is not None:
         asked = [f"{folder}/{name}".lstrip("/") for folder in folders for name in named[folder]]
-        _download(found.given, found.commit, asked, [])
+        _download(found.given, found.commit, found.part, asked, [])
     files = []
     for folder, names in named.items():
         here = found.folder / folder
@@ -136,13 +137,7 @@ def weights(found: Checkpoint, folders: Sequence[str] = ("",)) -> list[Path]:
                 f"not there: {', '.join(missing[:3])}; download the model again"
             )
         if missing:
-            what = ", ".join(_pickled(here)) or "none"
-            place = f" in {folder}" if folder else ""
-            revision = f" at revision {found.commit}" if found.commit else ""
-            raise BackendError(
-                f"{found.given}{revision}: expected weights as {_WEIGHTS}{place}, found {what}. "
-                f"{_NO_PICKLES}"
-            )
+            raise BackendError(_without_weights(found, folder))
         files += [here / name for name in names]
     for file in files:
         header(file)
@@ -159,7 +154,9 @@ def header(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            tensors: dict[str, Any] = json.loads(file.read(min(length, size)))
+            if length > min(size - 8, _HEADER):
+                raise ValueError
+            tensors: dict[str, Any] = json.loads(file.read(length))
         tensors.pop("__metadata__", None)
         end = max((tensor["data_offsets"][1] for tensor in tensors.values()), default=0)
     except (AttributeError, KeyError, IndexError, TypeError, ValueError):
@@ -229,11 +226,52 @@ def _expected(folder: Path) -> list[str]:
     return names
 
 
-def _pickled(folder: Path) -> list[str]:
-    """Names of pickled weights in a folder, three at most."""
-    paths = folder.iterdir() if folder.is_dir() else []
-    names = (path.name for path in paths if path.suffix in _PICKLED)
-    return sorted(name for name in names if name != "training_args.bin")[:3]
+def _without_weights(found: Checkpoint, folder: str) -> str:
+    """What to say of a model that has no safetensors in one of its folders."""
+    from huggingface_hub import constants
+
+    pickled = _pickled(found, folder)
+    revision = f" at revision {found.commit}" if found.commit else ""
+    place = f" in {folder}" if folder else ""
+    told = f"{found.given}{revision}: expected weights as {_WEIGHTS}{place}, found "
+    if not pickled:
+        return (
+            f"{told}none; in parts they come with {_INDEX}. Was the model written by save_pretrained, "
+            "and are all of its files here?"
+        )
+    told += (
+        f"{', '.join(pickled)}. vmr reads no pickled weights. Where the file can be trusted, load it "
+        "there and write it again with save_pretrained"
+    )
+    if not found.commit:
+        return told
+    return (
+        f"{told}. Or take the hub's own conversion, where there is one: a pull request \"Adding "
+        f'`safetensors` variant of this model" at {constants.ENDPOINT}/{found.given}/discussions, whose '
+        f"number goes into transformers:{found.given},revision=refs/pr/NUMBER"
+    )
+
+
+def _pickled(found: Checkpoint, folder: str) -> list[str]:
+    """Names of pickled weights in a folder of a model, three at most."""
+    if found.commit is not None:
+        names = [path for path in _on_the_hub(found) if path.rpartition("/")[0] == folder]
+    else:
+        here = found.folder / folder
+        names = [path.name for path in here.iterdir()] if here.is_dir() else []
+    inner = sorted(Path(name).name for name in names if name.endswith(_PICKLED))
+    return [name for name in inner if name != "training_args.bin"][:3]
+
+
+def _on_the_hub(found: Checkpoint) -> list[str]:
+    """The paths of a model's files there; none where it cannot be reached."""
+    from huggingface_hub import HfApi
+
+    try:
+        info = HfApi().model_info(found.given, revision=found.commit, timeout=_HUB_SECONDS)
+    except Exception:  # see _download
+        return []
+    return [file.rfilename for file in info.siblings or []]
 
 
 def _json(path: Path) -> Any:
@@ -243,18 +281,16 @@ def _json(path: Path) -> Any:
         raise BackendError(f"{path}: is damaged: {error}") from None
 
 
-def _download(name: str, revision: str | None, allow: list[str], ignore: list[str]) -> Path:
+def _download(
+    name: str, revision: str | None, part: str, allow: list[str], ignore: list[str]
+) -> Path:
     """The snapshot of a model on the hub, with the files that match."""
-    from huggingface_hub import errors, snapshot_download
+    from huggingface_hub import errors
 
     at = f"{name} (revision {revision})" if revision else name
     try:
-        with _bars_on_a_terminal():
-            return Path(
-                snapshot_download(
-                    name, revision=revision, allow_patterns=allow, ignore_patterns=ignore
-                )
-            )
+        with hub_quiet:
+            return _snapshot(name, revision, allow, ignore)
     except errors.GatedRepoError:
         raise BackendError(
             f"{name}: its makers ask for consent first: accept the licence on the model's page, "
@@ -267,8 +303,13 @@ def _download(name: str, revision: str | None, allow: list[str], ignore: list[st
         ) from None
     except errors.RevisionNotFoundError:
         raise BackendError(f"{at}: the hub has the model, but no such revision") from None
+    except errors.OfflineModeIsEnabled:
+        raise BackendError(
+            f"{at}: is not a folder here and not (wholly) in the hub's cache, and HF_HUB_OFFLINE=1 "
+            f"forbids to ask the hub. {_elsewhere(name, revision, part)}"
+        ) from None
     except errors.LocalEntryNotFoundError as error:
-        raise BackendError(_unreachable(at, name, error)) from None
+        raise BackendError(_unreachable(name, revision, part, error)) from None
     except errors.HfHubHTTPError as error:
         status = error.response.status_code
         if status in (401, 403):
@@ -276,40 +317,74 @@ def _download(name: str, revision: str | None, allow: list[str], ignore: list[st
                 f"{name}: the hub refuses access ({status}): accept the licence on the model's "
                 "page, then `hf auth login` (or set HF_TOKEN)"
             ) from None
-        raise BackendError(_unreachable(at, name, error)) from None
+        raise BackendError(_unreachable(name, revision, part, error)) from None
     except OSError as error:
         raise BackendError(f"{at}: could not be downloaded: {error}") from None
     except Exception as error:
         # What the hub's HTTP library raises has no common base with anything above.
-        raise BackendError(_unreachable(at, name, error)) from None
+        raise BackendError(_unreachable(name, revision, part, error)) from None
 
 
-@contextmanager
-def _bars_on_a_terminal() -> Iterator[None]:
-    """Without the hub's progress bars, where no terminal shows them."""
-    from huggingface_hub.utils.tqdm import (
-        are_progress_bars_disabled,
-        disable_progress_bars,
-        enable_progress_bars,
-    )
+def _snapshot(name: str, revision: str | None, allow: list[str], ignore: list[str]) -> Path:
+    """As snapshot_download, but it soon knows where there is no hub.
 
-    hide = not sys.stderr.isatty() and not are_progress_bars_disabled()
-    if hide:
-        disable_progress_bars()
+    That asks six times for the files of a commit, within half a minute and with a line for each.
+    """
+    from huggingface_hub import HfApi, errors, snapshot_download
+
+    def get(*, local: bool) -> Path:
+        found: Any = snapshot_download(
+            name,
+            revision=revision,
+            allow_patterns=allow,
+            ignore_patterns=ignore,
+            local_files_only=local,
+        )
+        return Path(found)
+
     try:
-        yield
-    finally:
-        if hide:
-            enable_progress_bars()
+        if revision and _COMMIT.fullmatch(revision) and (kept := _whole(get)) is not None:
+            return kept
+        HfApi().model_info(name, revision=revision, timeout=_HUB_SECONDS)
+    except Exception as error:
+        # What has been downloaded before will do; it may be only a part, which shows later.
+        try:
+            return get(local=True)
+        except (errors.LocalEntryNotFoundError, errors.HFValidationError):
+            raise error from None
+    return get(local=False)
 
 
-def _unreachable(at: str, name: str, error: Exception) -> str:
+def _whole(get: Callable[..., Path]) -> Path | None:
+    """A commit's snapshot, if all of its files are known to be in the hub's cache."""
+    from huggingface_hub import errors
+
+    try:
+        found = get(local=True)
+    except errors.LocalEntryNotFoundError:
+        return None
+    # Only where the list of its files is kept, the library has looked for them.
+    return found if (found.parents[1] / "trees" / f"{found.name}.json").is_file() else None
+
+
+def _unreachable(name: str, revision: str | None, part: str, error: Exception) -> str:
     cause = error.__cause__ or error
     said = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+    at = f"{name} (revision {revision})" if revision else name
     return (
         f"{at}: is not a folder here, is not (wholly) in the hub's cache, and the hub cannot be "
-        f"reached ({said}). Where there is a network, run `hf download {name} --local-dir FOLDER` and "
-        f"name FOLDER instead; or name a mirror by HF_ENDPOINT"
+        f"reached ({said}). {_elsewhere(name, revision, part)}; or name a mirror by HF_ENDPOINT"
+    )
+
+
+def _elsewhere(name: str, revision: str | None, part: str) -> str:
+    """How to have a model without the hub."""
+    pinned = f" --revision {revision}" if revision else ""
+    folder = "transformers:FOLDER"
+    return (
+        f"Where there is a network, run `hf download {name}{pinned} --local-dir FOLDER`, and name that "
+        f"folder: --{part.replace(' ', '-')} {folder} (in Python "
+        f'{part.replace(" ", "_")}="{folder}")'
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import torch
 
 from vmr.backends.spec import Spec
 from vmr.backends.transformers import checkpoints
+from vmr.backends.transformers.quiet import transformers_quiet
 from vmr.devices import pick_device
 from vmr.errors import BackendError, VmrError
 
@@ -67,7 +67,7 @@ class Part(Generic[O, L]):
         self.options = spec.options(self.options_type)
         require(self.packages)
         self.device = pick_device(self.options.device)
-        self.checkpoint = checkpoints.locate(spec.target, self.options.revision)
+        self.checkpoint = checkpoints.locate(spec.target, self.options.revision, self.part)
         self._check()
         self._weights = checkpoints.weights(self.checkpoint, self._weight_folders())
         self.dtype = self._dtype()
@@ -100,7 +100,7 @@ class Part(Generic[O, L]):
     def _using(self) -> Iterator[L]:
         """The loaded model, alone and without gradients; its failures become BackendError."""
         doing = "loaded"
-        with self._lock, torch.inference_mode(), quiet():
+        with self._lock, torch.inference_mode(), transformers_quiet:
             try:
                 if self._loaded is None:
                     self._loaded = self._load()
@@ -198,23 +198,6 @@ def require(packages: Sequence[str]) -> None:
         if importlib.util.find_spec(package) is None:
             shown = "pillow" if package == "PIL" else package.replace("_", "-")
             raise BackendError(f"{shown} is not installed; pip install 'vmr[transformers]'")
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without transformers' hints, and without its progress bars where no terminal is."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    if not sys.stderr.isatty():
-        logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def batches(count: int, size: int) -> Iterator[slice]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from vmr.backends.captioning import whole_sentences
 from vmr.backends.transformers.generation import greedy
 from vmr.backends.transformers.loading import AtLeastOne, Options, Part, batches, here
 
@@ -22,7 +23,7 @@ class VisionOptions(Options, frozen=True, kw_only=True):
 
     Attributes:
         batch_size: Pictures at once.
-        max_tokens: Length at which a caption ends, in the middle of a sentence if need be.
+        max_tokens: Length at which a caption is cut off.
     """
 
     batch_size: AtLeastOne = 8
@@ -36,6 +37,12 @@ class _Vision:
     """What makes a chat's inputs; of a plain captioner, its image processor."""
     tokenizer: Any
     settings: Any
+
+    @property
+    def ends(self) -> set[int | None]:
+        """What an answer that is whole ends with. BLIP ends with the separator."""
+        settings, words = self.settings, self.tokenizer
+        return {*(settings.eos_token_id or ()), settings.pad_token_id, words.sep_token_id}
 
 
 class VisionLanguageModel(Part[VisionOptions, _Vision]):
@@ -57,7 +64,7 @@ class VisionLanguageModel(Part[VisionOptions, _Vision]):
         return self.checkpoint.has_chat_template
 
     def describe(self, jpegs: Sequence[bytes], instruction: str) -> list[str]:
-        """What it says about each picture; an empty string for an answer without words."""
+        """What it says about each picture; of an answer cut off the whole sentences."""
         answers: list[str] = []
         with self._using() as parts:
             for batch in batches(len(jpegs), self.options.batch_size):
@@ -67,10 +74,14 @@ class VisionLanguageModel(Part[VisionOptions, _Vision]):
                 else:
                     rows = self._caption(parts, pictures)
                 texts = parts.tokenizer.batch_decode(rows, skip_special_tokens=True)
-                answers += [text.strip() for text in texts]
+                for text, row in zip(texts, rows, strict=True):
+                    whole = not row or row[-1] in parts.ends
+                    answers.append(text.strip() if whole else whole_sentences(text.strip()))
         return answers
 
-    def _answer(self, parts: _Vision, pictures: Sequence[Image], instruction: str) -> Any:
+    def _answer(
+        self, parts: _Vision, pictures: Sequence[Image], instruction: str
+    ) -> list[list[int]]:
         chats = [
             [
                 {
@@ -92,9 +103,10 @@ class VisionLanguageModel(Part[VisionOptions, _Vision]):
             processor_kwargs={"padding": True, "padding_side": "left"},
         ).to(self.device, parts.model.dtype)
         rows = parts.model.generate(**inputs, generation_config=parts.settings)
-        return rows[:, inputs["input_ids"].shape[1] :]
+        new: list[list[int]] = rows[:, inputs["input_ids"].shape[1] :].tolist()
+        return new
 
-    def _caption(self, parts: _Vision, pictures: Sequence[Image]) -> Any:
+    def _caption(self, parts: _Vision, pictures: Sequence[Image]) -> list[list[int]]:
         inputs = parts.processor(list(pictures), return_tensors="pt")
         inputs = inputs.to(self.device, parts.model.dtype)
         rows = parts.model.generate(
@@ -105,7 +117,7 @@ class VisionLanguageModel(Part[VisionOptions, _Vision]):
         return [[token for token in row if token != image] for row in rows.tolist()]
 
     def _said(self) -> str:
-        return f"{self.dtype}, {self.options.max_tokens} tokens"
+        return f"{self.dtype}, whole sentences in {self.options.max_tokens} tokens"
 
     def _check(self) -> None:
         from transformers.models.auto import modeling_auto
