@@ -8,10 +8,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.videos import numbered
 from vmr.moments import Moment
 from vmr.results import FrameScores, Result, Results
 
 MakeResult = Callable[..., Result]
+
+KEYS = 25  # frames from one key frame to the next
+SHORT = (
+    "-c:v", "libx264", "-preset", "ultrafast", "-x264-params",
+    f"bframes=3:b-adapt=0:keyint={KEYS}:scenecut=0",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the videos are."""
+    return tmp_path_factory.mktemp("videos")
+
+
+@pytest.fixture(scope="session")
+def plain(folder: Path) -> Path:
+    """6 s at 25 frames a second, nothing odd about it."""
+    return numbered(folder / "plain.mp4", 150, *SHORT)
 
 
 @pytest.fixture(scope="session")

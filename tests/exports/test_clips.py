@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import subprocess
-import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,16 +21,11 @@ from vmr.exports import cut_clips
 from vmr.exports import ffmpeg as programs
 from vmr.results import Results
 
-from .conftest import MakeResult
+from .conftest import KEYS, SHORT, MakeResult
 
 Source = Callable[[str], Path]
 pytestmark = needs_ffmpeg
 
-KEYS = 25  # frames from one key frame to the next
-SHORT = (
-    "-c:v", "libx264", "-preset", "ultrafast", "-x264-params",
-    f"bframes=3:b-adapt=0:keyint={KEYS}:scenecut=0",
-)  # fmt: skip
 VP8 = ("-c:v", "libvpx", "-g", str(KEYS), "-b:v", "1M", "-deadline", "realtime", "-cpu-used", "8")
 SPANS = ((2.21, 3.0), (0.0, 0.5), (4.0, 4.0))
 FRAMES = ((56, 74), (0, 12), (99, 99))  # of SPANS in 100 frames, 25 a second
@@ -82,16 +77,6 @@ def asked_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clips_module, "read_stream", functools.cache(programs.read_stream))
         yield
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("videos")
-
-
-@pytest.fixture(scope="module")
-def plain(folder: Path) -> Path:
-    return numbered(folder / "plain.mp4", 150, *SHORT)
 
 
 @pytest.fixture(scope="module")
@@ -291,6 +276,10 @@ class Stuck(subprocess.Popen[bytes]):
         slow = ["ffmpeg", "-y", "-v", "error", "-re", "-f", "lavfi", "-i", "testsrc", command[-1]]
         super().__init__(slow, **how)
         self.started.append(self)
+        end = time.monotonic() + 30
+        while not Path(command[-1].removeprefix("file:")).exists():
+            assert time.monotonic() < end, "ffmpeg never began"
+            time.sleep(0.01)
 
 
 @pytest.mark.parametrize("end", ["kill", "interrupt"])
@@ -304,15 +293,20 @@ def test_an_end_in_the_middle_leaves_nothing(
     monkeypatch.setattr(clips_module, "read_stream", lambda video: stream)
     programs.passthrough_option()
     monkeypatch.setattr("vmr.exports.ffmpeg.subprocess.Popen", Stuck)
+    wait = Stuck.communicate
     if end == "kill":
-        threading.Timer(0.5, lambda: Stuck.started[0].kill()).start()
+
+        def killed(self: Stuck) -> tuple[bytes, bytes]:
+            self.kill()
+            return wait(self)
+
+        monkeypatch.setattr(Stuck, "communicate", killed)
         with pytest.raises(CacheError, match=r"exit status -9"):
             cut_clips(results, tmp_path)
     else:
 
         def interrupted(self: Stuck, *_: object) -> tuple[bytes, bytes]:
-            with pytest.raises(subprocess.TimeoutExpired):
-                self.wait(0.5)
+            assert self.poll() is None  # it goes on
             raise KeyboardInterrupt
 
         monkeypatch.setattr(Stuck, "communicate", interrupted)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.videos import H264, needs_ffmpeg, numbered
+from tests.videos import needs_ffmpeg
 from vmr.cli import exporting
 from vmr.errors import BackendError, CacheError, InputError
 from vmr.results import Results
@@ -121,15 +121,14 @@ def test_what_is_missing_is_said_before_the_work(
 
 @needs_ffmpeg
 def test_writes_and_says_so(
-    make_result: MakeResult, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    plain: Path, make_result: MakeResult, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    video = numbered(tmp_path / "bikes.mp4", 25, *H264)
-    results = Results([make_result(video, "a dog", (0.0, 0.2))])
+    results = Results([make_result(plain, "a dog", (0.0, 0.2))])
     out = tmp_path / "out"
     asked = options("--export", "SRT, edl", "--out", str(out), "--clips", str(out / "clips"))
     exporting.check(asked)
     exporting.write(asked, results)
-    expected = [out / "bikes.srt", out / "bikes.edl", out / "clips" / "bikes-a-dog-01.mp4"]
+    expected = [out / "plain.srt", out / "plain.edl", out / "clips" / "plain-a-dog-01.mp4"]
     assert all(path.stat().st_size for path in expected)
     said = capsys.readouterr()
     assert said.out == ""

@@ -122,7 +122,7 @@ def test_the_playhead_moves_once_a_displayed_frame(show: Show, video: Path) -> N
         video.addEventListener("timeupdate", () => updates++);
         video.play();"""
     )
-    until(browser, "updates >= 8 && Object.keys(calls).length > 8")
+    until(browser, "updates >= 5 && Object.keys(calls).length > 8")
     assert script(browser, "Math.max(...Object.values(calls))") <= 2
 
 
@@ -210,25 +210,29 @@ EVIL = [
 ]
 
 
-@pytest.mark.parametrize("query", EVIL)
-def test_a_query_cannot_break_the_page(show: Show, query: str) -> None:
-    told: dict[str, Any] = {
-        "simplified": [query],
-        "dropped_rewrites": [{"text": query, "reason": query}],
-        "query_aware_captions": [{"time": 1.25, "caption": query}],
-        query: query,
-    }
-    name = query.replace("/", "").replace("\0", "")
-    browser = show(result(f"{name}.mp4", query, explanation=told), allowed=NOT_FOUND)
-    until(browser, "!trouble.hidden")
-    assert name in json.loads(script(browser, "JSON.stringify(trouble.textContent)"))
-    # As JSON, since the driver cannot carry a lone surrogate.
-    shown = script(browser, "JSON.stringify(document.getElementById('query').textContent)")
-    assert json.loads(shown) == query
-    assert script(browser, "window.evil === undefined")
-    assert script(browser, "document.querySelectorAll('script').length") == 3
-    assert script(browser, "document.images.length") == 1  # the one of the page itself
-    assert script(browser, "document.querySelectorAll('#how-body li').length") == 2
+def test_a_query_cannot_break_the_page(show: Show) -> None:
+    names = [query.replace("/", "").replace("\0", "") for query in EVIL]
+    results = []
+    for name, query in zip(names, EVIL, strict=True):
+        told: dict[str, Any] = {
+            "simplified": [query],
+            "dropped_rewrites": [{"text": query, "reason": query}],
+            "query_aware_captions": [{"time": 1.25, "caption": query}],
+            query: query,
+        }
+        results.append(result(f"{name}.mp4", query, explanation=told))
+    browser = show(*results, allowed=NOT_FOUND)
+    for name, query in zip(names, EVIL, strict=True):
+        until(browser, "!trouble.hidden")
+        assert name in json.loads(script(browser, "JSON.stringify(trouble.textContent)"))
+        # As JSON, since the driver cannot carry a lone surrogate.
+        shown = script(browser, "JSON.stringify(document.getElementById('query').textContent)")
+        assert json.loads(shown) == query
+        assert script(browser, "window.evil === undefined")
+        assert script(browser, "document.querySelectorAll('script').length") == 3
+        assert script(browser, "document.images.length") == 1  # the one of the page itself
+        assert script(browser, "document.querySelectorAll('#how-body li').length") == 2
+        press(browser, "j")
 
 
 def test_the_page_holds_the_results(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,17 +83,26 @@ def test_the_look_follows_the_system_until_it_is_chosen(show: Show, browser: Any
     assert script(browser, theme) == "light"  # remembered against the system
 
 
-@pytest.mark.parametrize("width", [320, 390, 800, 1280])
-def test_nothing_runs_over_the_side(show: Show, browser: Any, width: int) -> None:
-    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    try:
-        long = "one_very_long_word_without_a_space_" * 8
-        show(result(f"{long[:200]}.mp4", long, [(0, 1)] * 9), allowed=NOT_FOUND)
-        until(browser, "!trouble.hidden")
+@pytest.fixture
+def widen(browser: Any) -> Iterator[Callable[[int], None]]:
+    """Makes the window so many pixels wide."""
+
+    def widen(width: int) -> None:
+        size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        until(browser, f"innerWidth === {width}")
+
+    yield widen
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_nothing_runs_over_the_side(show: Show, widen: Callable[[int], None]) -> None:
+    long = "one_very_long_word_without_a_space_" * 8
+    browser = show(result(f"{long[:200]}.mp4", long, [(0, 1)] * 9), allowed=NOT_FOUND)
+    until(browser, "!trouble.hidden")
+    for width in (1280, 800, 390, 320):
+        widen(width)
         assert script(browser, "document.documentElement.scrollWidth") <= width
-    finally:
-        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 # ---- what it shows ----------------------------------------------------------------------------------
@@ -195,12 +205,10 @@ def test_models_and_times(browser: Any, tmp_path: Path) -> None:
     assert "score0.50 s" in text(browser, "#models-body")
 
 
-@pytest.mark.parametrize("width", [420, 1280])
-def test_the_axes_have_room_for_their_labels(show: Show, browser: Any, width: int) -> None:
-    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    try:
-        show(result(duration=10.0), allowed=NOT_FOUND)
+def test_the_axes_have_room_for_their_labels(show: Show, widen: Callable[[int], None]) -> None:
+    browser = show(result(duration=10.0), allowed=NOT_FOUND)
+    for width in (1280, 420):
+        widen(width)
         box = "((one) => (({left, right}) => [left, right])(one.getBoundingClientRect()))"
         left, right = script(browser, f"{box}(plot)")
         labels = script(browser, "[...axis.children].map((one) => one.textContent)")
@@ -213,8 +221,6 @@ def test_the_axes_have_room_for_their_labels(show: Show, browser: Any, width: in
             assert inner < start < end < outer
         # The scale of the scores stands beside the curve, not on it.
         assert max(end for _, end in script(browser, f"[high, low].map({box})")) <= left
-    finally:
-        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 @needs_ffmpeg
