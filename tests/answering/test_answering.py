@@ -392,3 +392,34 @@ def test_scores_of_clips() -> None:
     # Frames that stand for more than a clip.
     assert scores(6.0, 1.0, 6, every=3.0) == pytest.approx([1, 1, 1, 2, 2, 2])
     assert scores(0.4, 2.0, 1) == pytest.approx([1.0])
+
+
+@pytest.mark.parametrize(
+    ("annotations", "clips"),
+    [
+        ("qvhighlights/highlight_val_release.jsonl", 75),
+        ("charades_sta/txt/charades_sta_test.txt", None),
+        ("activitynet_captions/json/val_2.json", None),
+        ("tvsum/tvsum_val_release.jsonl", None),
+    ],
+)
+def test_real_benchmarks(
+    real_data: Path, colour_video: Path, tmp_path: Path, annotations: str, clips: int | None
+) -> None:
+    queries = vmr.read_queries(real_data / annotations)
+    name = queries[0].video
+    (tmp_path / "videos").mkdir()
+    shutil.copy(colour_video, tmp_path / "videos" / f"{name}.mp4")
+    with pytest.warns(vmr.VmrWarning, match="queries are left out"):
+        videos = find_videos(tmp_path / "videos", queries, skip_missing=True)
+    out = tmp_path / "out.jsonl"
+    with pytest.warns(vmr.VmrWarning, match="as annotated"):
+        done = answer_file(system(), queries, videos, out)
+    asked = [query for query in queries if query.video == name]
+    assert done.answered == len(asked)
+    assert run_file(out)["complete"] is False
+    predictions = vmr.read_predictions(out)
+    assert [found.qid for found in predictions] == [query.qid for query in asked]
+    for query, found in zip(asked, predictions, strict=True):
+        expected = clips or int(np.ceil(query.duration / 2))
+        assert len(found.pred_saliency_scores or ()) == expected
