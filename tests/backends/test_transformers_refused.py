@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import tracemalloc
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from vmr.backends.spec import parse
 from vmr.backends.transformers import checkpoints
 from vmr.backends.transformers.encoders import ImageTextEncoder, SentenceTransformerEncoder
 from vmr.backends.transformers.generation import ChatModel
+from vmr.backends.transformers.quiet import transformers_quiet
 from vmr.backends.transformers.vision import VisionLanguageModel
 from vmr.errors import BackendError, InputError
 
@@ -72,6 +75,10 @@ def test_a_folder_that_is_not_there(clip: Path) -> None:
         ImageTextEncoder(parse(f"transformers:{clip / 'config.json'}"))
     with pytest.raises(BackendError, match="or owner/name on the hub, got 'clip'"):
         ImageTextEncoder(parse("transformers:clip"))
+    # A file is no model.
+    clip.with_name("notebook.md").touch()
+    with pytest.raises(BackendError, match=r"on the hub, got '.*notebok'$"):
+        ImageTextEncoder(parse(f"transformers:{clip.with_name('notebok')}"))
 
 
 def test_a_folder_that_is_empty(tmp_path: Path) -> None:
@@ -124,8 +131,10 @@ def test_another_kind_of_model(
 
 def test_no_weights(clip: Path) -> None:
     (clip / "model.safetensors").unlink()
-    with pytest.raises(BackendError, match=r"expected weights as model\.safetensors, found none"):
+    with pytest.raises(BackendError, match=r"as model\.safetensors, found none; in") as raised:
         ImageTextEncoder(parse(f"transformers:{clip}"))
+    assert "written by save_pretrained" in str(raised.value)
+    assert "pickle" not in str(raised.value)
 
 
 class Bomb:
@@ -141,8 +150,10 @@ class Bomb:
 def test_pickled_weights(clip: Path, tmp_path: Path) -> None:
     (clip / "model.safetensors").unlink()
     torch.save(Bomb(tmp_path / "opened"), clip / "pytorch_model.bin")
-    with pytest.raises(BackendError, match=r"found pytorch_model\.bin. vmr reads no pickled wei"):
+    with pytest.raises(BackendError, match=r"found pytorch_model\.bin. vmr reads no pic") as raised:
         ImageTextEncoder(parse(f"transformers:{clip}"))
+    assert "write it again with save_pretrained" in str(raised.value)
+    assert "pull request" not in str(raised.value)  # of a folder here there are none
     assert not (tmp_path / "opened").exists()
 
 
@@ -256,6 +267,36 @@ def test_packages_that_are_missing(clip: Path, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.delitem(sys.modules, name, raising=False)
     with pytest.raises(BackendError, match=r"not installed; pip install 'vmr\[transformers\]'"):
         ImageTextEncoder(parse(f"transformers:{clip}"))
+
+
+@pytest.mark.parametrize("length", [2**62, 200 << 20])
+def test_a_header_without_an_end_is_not_read(length: int, tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    with file.open("wb") as written:
+        written.write(length.to_bytes(8, "little"))
+        written.truncate(256 << 20)
+    tracemalloc.start()
+    try:
+        with pytest.raises(BackendError, match="is no safetensors file, or is damaged or cut off"):
+            checkpoints.header(file)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 1 << 20
+
+
+def test_the_libraries_speak_again_when_all_parts_are_loaded() -> None:
+    from transformers.utils import logging
+
+    before = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    one, other = ExitStack(), ExitStack()
+    one.enter_context(transformers_quiet)
+    other.enter_context(transformers_quiet)
+    one.close()
+    assert logging.get_verbosity() == logging.ERROR
+    other.close()
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
+    assert before[0] != logging.ERROR
 
 
 def test_large_weights_are_sampled(tmp_path: Path) -> None:

@@ -218,6 +218,14 @@ def test_a_name_that_is_no_place(name: str) -> None:
         MomentModel.from_pretrained(name)
 
 
+def test_a_name_like_that_of_a_folder(kept: Path) -> None:
+    kept.with_name("notebook.md").touch()
+    with pytest.raises(InputError, match=r"did you mean 'kept'\?$"):
+        MomentModel.from_pretrained(kept.with_name("kpet"))
+    with pytest.raises(InputError, match=r"on the hub, got '.*notebok'$"):
+        MomentModel.from_pretrained(kept.with_name("notebok"))
+
+
 # ---- the hub ----------------------------------------------------------------------------------------
 
 
