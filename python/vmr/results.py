@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vmr.errors import BackendError
+from vmr.errors import BackendError, InputError
 from vmr.moments import Moment, clock
 
 if TYPE_CHECKING:
@@ -174,3 +174,34 @@ class Results(list[Result]):
 
         table: pd.DataFrame = pd.DataFrame(self.rows(), columns=list(_COLUMNS))
         return table
+
+
+def all_of(results: Result | Sequence[Result], who: str) -> Results:
+    """One result, or some of a run, as the results that they are.
+
+    Raises:
+        InputError: They are none; ``who`` says to whom they were given.
+    """
+    if isinstance(results, Results):
+        return results
+    several = [results] if isinstance(results, Result) else results
+    if not isinstance(several, Sequence) or not all(isinstance(one, Result) for one in several):
+        raise InputError(
+            f"{who}: expected a Result, or several as a retrieval gives them; "
+            f"got {type(results).__name__}"
+        )
+    return Results(several)
+
+
+def one_of(result: object, who: str) -> Result:
+    """The argument of a picture that shows one result.
+
+    Raises:
+        InputError: It is something else; ``who`` says to whom it was given.
+    """
+    if isinstance(result, Result):
+        return result
+    got = type(result).__name__
+    if isinstance(result, Sequence) and not isinstance(result, str):
+        got += f" of {len(result)}: give one, as in results[0]"
+    raise InputError(f"{who}: expected one Result, got {got}")

@@ -12,14 +12,13 @@ import numpy as np
 
 from vmr.errors import InputError
 from vmr.exports.ffmpeg import Stream, need_ffmpeg, passthrough_option, read_stream, run_ffmpeg
-from vmr.exports.items import all_of
 from vmr.exports.names import Template, Value, told_apart
 from vmr.exports.timecode import SLACK
 from vmr.exports.writing import refuse_existing
 from vmr.files import atomic_path, make_folder
 from vmr.moments import Moment
 from vmr.progress import Progress, silent
-from vmr.results import Result
+from vmr.results import Result, all_of
 
 Mode = Literal["exact", "keyframe"]
 

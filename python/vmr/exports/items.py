@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vmr.errors import InputError
 from vmr.moments import Moment
-from vmr.results import Result, Results
+from vmr.results import Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,23 +28,6 @@ class Item:
     def label(self) -> str:
         """Rank and score as people read them."""
         return f"rank {self.rank}, score {self.moment.score:.3f}"
-
-
-def all_of(results: Result | Sequence[Result], who: str) -> Results:
-    """One result, or some of a run, as the results that they are.
-
-    Raises:
-        InputError: They are none; ``who`` says to whom they were given.
-    """
-    if isinstance(results, Results):
-        return results
-    several = [results] if isinstance(results, Result) else results
-    if not isinstance(several, Sequence) or not all(isinstance(one, Result) for one in several):
-        raise InputError(
-            f"{who}: expected a Result, or several as a retrieval gives them; "
-            f"got {type(results).__name__}"
-        )
-    return Results(several)
 
 
 def in_time(results: Sequence[Result]) -> list[Item]:

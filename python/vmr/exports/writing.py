@@ -10,11 +10,10 @@ from pathlib import Path
 from vmr.errors import BackendError, InputError
 from vmr.exports import subtitles
 from vmr.exports.edl import edl
-from vmr.exports.items import all_of
 from vmr.exports.names import Template, told_apart
 from vmr.exports.otio import otio
 from vmr.files import make_folder, write_text
-from vmr.results import Result, Results
+from vmr.results import Result, Results, all_of
 from vmr.settings import nearest
 
 NAME = "{video}"

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vmr.errors import InputError
 from vmr.files import atomic_path
-from vmr.results import Result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,20 +32,6 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
         raise InputError(f"{os.fspath(path)}: expected a name that ends in .png, .svg or .pdf")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=_DPI)
-
-
-def one_of(result: object, who: str) -> Result:
-    """The argument of a picture that shows one result.
-
-    Raises:
-        InputError: It is something else; ``who`` says to whom it was given.
-    """
-    if isinstance(result, Result):
-        return result
-    got = type(result).__name__
-    if isinstance(result, Sequence) and not isinstance(result, str):
-        got += f" of {len(result)}: give one, as in results[0]"
-    raise InputError(f"{who}: expected one Result, got {got}")
 
 
 def tidy(axes: Axes) -> None:

@@ -18,9 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmr.errors import VideoError
-from vmr.exports.items import all_of
 from vmr.files import write_text
-from vmr.results import Result
+from vmr.results import Result, all_of
 from vmr.viz.timeline import key_frames, pictures_at
 
 _SHORT_SIDE = 144  # pixels of a key frame

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vmr.errors import InputError
-from vmr.results import Result
-from vmr.viz.figures import COLOURS, GREEN, lettered, one_of, shortened, tidy
+from vmr.results import Result, one_of
+from vmr.viz.figures import COLOURS, GREEN, lettered, shortened, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmr.moments import clock
-from vmr.results import Result
+from vmr.results import Result, one_of
 from vmr.video import stream
-from vmr.viz.figures import BLUE, ORANGE, lettered, one_of, save_figure, shortened
+from vmr.viz.figures import BLUE, ORANGE, lettered, save_figure, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
