@@ -128,6 +128,7 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
 
+@pytest.mark.slow
 @one_process
 @needs_models
 @pytest.mark.usefixtures("key")

@@ -32,6 +32,7 @@ EMBEDDED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("transformers")
 def test_one_command_is_the_papers_set_up(colour_video: Path, tmp_path: Path) -> None:
     specs = {part: parse(PAPER[part]) for part in KINDS}
