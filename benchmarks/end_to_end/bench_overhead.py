@@ -295,9 +295,9 @@ def main() -> None:
             "|---|---|---|---|---|---|---|",
             *served,
             "",
-            "Requests that take equally long end together, and this process makes the next ones one after "
-            "the other, some 2 ms each: that is what is over where requests are short or many at once. A "
-            "first query waits for its first 16 frames as well.",
+            "Requests that take equally long end together, and this process makes the next ones one "
+            "after the other, some 2 ms each: that is what is over where requests are short or many "
+            "at once. A first query waits for its first 16 frames as well.",
         ],
         arguments.out,
     )
