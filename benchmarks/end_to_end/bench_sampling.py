@@ -5,8 +5,8 @@ its modules are imported; every one gives its frames as full-size RGB arrays, on
 a time, and keeps none. Readers that cannot be imported are left out and named. Rivals need not be in
 vmr's environment (torchcodec 0.11.1 is the newest that runs beside a torch without CUDA):
 
-    python -m venv /tmp/rivals && /tmp/rivals/bin/pip install --no-deps av decord torchcodec==0.11.1
-    python benchmarks/end_to_end/bench_sampling.py --packages /tmp/rivals/lib/python3.11/site-packages \\
+    python -m venv rivals && rivals/bin/pip install --no-deps av decord torchcodec==0.11.1
+    python benchmarks/end_to_end/bench_sampling.py --packages rivals/lib/python3.11/site-packages \\
         --out benchmarks/results/sampling.md
 """
 

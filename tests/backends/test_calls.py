@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from vmr.backends.base import calls_at_once
 from vmr.backends.calls import UNITS_AHEAD, Calls
 from vmr.progress import Stopwatch
 
@@ -40,7 +41,7 @@ class Counter:
 
 def test_a_model_that_says_nothing_gets_one_call_at_a_time() -> None:
     counter = Counter()
-    calls = Calls(object())
+    calls = Calls(calls_at_once(object()))
     work = ((1, lambda n=n: counter.call(n, lambda: time.sleep(0.005))) for n in range(10))
     assert run(calls, work) == list(range(10))
     assert counter.most == 1
@@ -51,13 +52,13 @@ def test_as_many_as_the_model_takes_and_in_order() -> None:
     counter = Counter()
     # Each call waits until three are under way: fewer at once would break the barrier.
     work = ((1, lambda n=n: counter.call(n, lambda: together.wait(30))) for n in range(12))
-    assert run(Calls(Model(3)), work) == list(range(12))
+    assert run(Calls(calls_at_once(Model(3))), work) == list(range(12))
     assert counter.most == 3
 
 
 def test_several_callers_share_the_line() -> None:
     counter = Counter()
-    calls = Calls(Model(2))
+    calls = Calls(calls_at_once(Model(2)))
     found: dict[int, list[int | None]] = {}
 
     def caller(place: int) -> None:
@@ -81,7 +82,7 @@ def test_the_caller_works_while_the_model_does() -> None:
         yield 1, lambda: worked.wait(30)
         worked.set()
 
-    assert list(Calls(object()).in_order(work(), Stopwatch(), "model")) == [True]
+    assert list(Calls(1).in_order(work(), Stopwatch(), "model")) == [True]
 
 
 def test_what_is_begun_is_bounded() -> None:
@@ -94,7 +95,7 @@ def test_what_is_begun_is_bounded() -> None:
             begun += UNITS_AHEAD // 4
             yield UNITS_AHEAD // 4, lambda: free.wait(30)
 
-    results = Calls(Model(100)).in_order(work(), Stopwatch(), "model")
+    results = Calls(calls_at_once(Model(100))).in_order(work(), Stopwatch(), "model")
     threading.Timer(0.2, free.set).start()
     next(results)
     assert begun <= UNITS_AHEAD + UNITS_AHEAD // 4
@@ -112,7 +113,7 @@ def test_an_error_is_raised_and_the_rest_is_left() -> None:
             raise ValueError("one")
         return value
 
-    calls = Calls(object())
+    calls = Calls(1)
     results = calls.in_order(((1, lambda n=n: call(n)) for n in range(50)), Stopwatch(), "model")
     assert next(results) == 0
     with pytest.raises(ValueError, match="one"):
@@ -125,11 +126,11 @@ def test_an_error_is_raised_and_the_rest_is_left() -> None:
 
 def test_nothing_to_call() -> None:
     threads = threading.active_count()
-    assert run(Calls(object()), iter([(1, None), (1, None)])) == [None, None]
+    assert run(Calls(1), iter([(1, None), (1, None)])) == [None, None]
     assert threading.active_count() == threads
 
 
 def test_waiting_is_counted() -> None:
     watch = Stopwatch()
-    list(Calls(object()).in_order([(1, lambda: time.sleep(0.05))], watch, "model"))
+    list(Calls(1).in_order([(1, lambda: time.sleep(0.05))], watch, "model"))
     assert watch.seconds["model"] >= 0.04

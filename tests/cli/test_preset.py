@@ -17,7 +17,7 @@ from tests.hub import Repository, serving
 from vmr.backends.spec import parse
 from vmr.models.presets import PRESETS, options_of
 
-PAPER = PRESETS["granalign-paper"].options
+PAPER = PRESETS["granalign-paper"]
 KINDS = {
     "encoder": tiny_models.clip,
     "sentence_encoder": tiny_models.sentence_transformer,
@@ -76,8 +76,8 @@ def test_one_command_is_the_papers_set_up(colour_video: Path, tmp_path: Path) ->
 
 
 def test_presets_are_whole() -> None:
-    for name, preset in PRESETS.items():
-        assert set(KINDS) <= set(options_of(name, preset.system))
+    for name in PRESETS:
+        assert set(KINDS) <= set(options_of(name))
     # The values that the paper gives, and a commit for every model.
     assert (vmr.GranAlignConfig().pairs, vmr.GranAlignConfig().length_weight) == (3, 0.3)
     assert all(len(parse(PAPER[part]).given["revision"]) == 40 for part in KINDS)

@@ -98,9 +98,8 @@ def answers(
     )
     captioner = system.captioner
     more = math.ceil(captioner.calls_at_once / CHUNK) if isinstance(captioner, Concurrent) else 0
-    at_once = _Videos(1 + more)
     odd = 0
-    with closing(Calls(at_once).in_order(work, Stopwatch(), "videos")) as calls:
+    with closing(Calls(1 + more).in_order(work, Stopwatch(), "videos")) as calls:
         for done, ((name, asked), found) in enumerate(zip(by_video.items(), calls, strict=True), 1):
             progress("videos", done, len(by_video))
             if isinstance(found, Unanswered):
@@ -133,10 +132,6 @@ def _check(queries: Sequence[Query]) -> None:
             raise InputError(
                 f"qid {query.qid!r}: duration: expected seconds above 0, got {query.duration}"
             )
-
-
-class _Videos(NamedTuple):
-    calls_at_once: int
 
 
 class _Frames:

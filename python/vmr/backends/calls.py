@@ -12,7 +12,6 @@ from typing import TypeVar
 
 import torch
 
-from vmr.backends.base import calls_at_once
 from vmr.progress import Stopwatch
 
 T = TypeVar("T")
@@ -44,12 +43,12 @@ class Calls:
     Several threads may share it.
 
     Args:
-        model: What is called; :class:`vmr.backends.base.Concurrent` says how many calls it takes.
+        at_once: How many calls it takes (:func:`vmr.backends.base.calls_at_once`).
     """
 
-    def __init__(self, model: object) -> None:
-        self._at_once = calls_at_once(model)
-        self._slots = threading.Semaphore(self._at_once)
+    def __init__(self, at_once: int) -> None:
+        self._at_once = at_once
+        self._slots = threading.Semaphore(at_once)
 
     def in_order(
         self,

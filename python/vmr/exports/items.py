@@ -1,4 +1,4 @@
-"""What is exported: one result or several, and the moments of one video in the order of time."""
+"""The moments of one video in the order of time, with what an editor is told of each."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def load(system: str, *, preset: str | None = None, **options: Any) -> GranAlign
         options: Passed on to the system's constructor (see :class:`vmr.GranAlign`).
 
     Raises:
-        InputError: For a name that is not a system, or not a preset of it.
+        InputError: For a name that is not a system or not a preset.
         BackendError: Where a model is not installed.
     """
     if system not in _SYSTEMS:
@@ -30,5 +30,5 @@ def load(system: str, *, preset: str | None = None, **options: Any) -> GranAlign
             f"load: expected the name of a system, one of {', '.join(_SYSTEMS)}; got {system!r}"
             f"{nearest(system, _SYSTEMS)}"
         )
-    ready = options_of(preset, system) if preset is not None else {}
+    ready = options_of(preset) if preset is not None else {}
     return _SYSTEMS[system](**{**ready, **options})

@@ -26,7 +26,14 @@ import torch
 from numpy.typing import NDArray
 
 from vmr import backends, ops
-from vmr.backends.base import Captioner, Encoder, Rewrite, Rewriter, SentenceEncoder
+from vmr.backends.base import (
+    Captioner,
+    Encoder,
+    Rewrite,
+    Rewriter,
+    SentenceEncoder,
+    calls_at_once,
+)
 from vmr.backends.calls import Calls
 from vmr.backends.recorded import Recorder
 from vmr.backends.rewriting import clean_rewrite
@@ -117,8 +124,8 @@ class GranAlign:
             _warn_unrewritten(error)
         self.cache = Cache() if cache == "default" else cache
         self.recording = Recorder()
-        self._captioner_calls = Calls(self.captioner)
-        self._rewriter_calls = Calls(self.rewriter)
+        self._captioner_calls = Calls(calls_at_once(self.captioner))
+        self._rewriter_calls = Calls(calls_at_once(self.rewriter))
         # Several threads may retrieve at once; an encoder answers one of them at a time.
         self._one_at_a_time = threading.Lock()
 

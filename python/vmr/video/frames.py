@@ -139,7 +139,7 @@ class Frames:
         """
         with self._lock:
             if self.encoded is None:
-                self.encoded = [_jpeg(picture) for picture in self.pixels]
+                self.encoded = [jpeg(picture, _JPEG_QUALITY) for picture in self.pixels]
             return self.encoded
 
     def _all(self) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
@@ -149,10 +149,11 @@ class Frames:
             return self._decoded
 
 
-def _jpeg(picture: NDArray[np.uint8]) -> bytes:
+def jpeg(picture: NDArray[np.uint8], quality: int) -> bytes:
+    """A picture [H, W, 3] RGB as JPEG; ``quality`` is a percentage."""
     import cv2
 
-    options = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality]
     _, encoded = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)
     return bytes(encoded)
 

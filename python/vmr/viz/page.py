@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from vmr.errors import VideoError
 from vmr.files import write_text
 from vmr.results import Result, all_of
+from vmr.video.frames import jpeg
 from vmr.viz.timeline import key_frames, pictures_at
 
 _SHORT_SIDE = 144  # pixels of a key frame
@@ -139,8 +140,4 @@ def _shape(pictures: Iterable[NDArray[np.uint8]]) -> float:
 
 
 def _data_uri(picture: NDArray[np.uint8]) -> str:
-    import cv2
-
-    bgr = np.ascontiguousarray(picture[..., ::-1])
-    _, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode()
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg(picture, _QUALITY)).decode()
