@@ -15,18 +15,27 @@ def widened(tensor: Tensor) -> Tensor:
 
 
 def gradients(
-    forward: Callable[..., Tensor],
-    output_gradient: Tensor,
+    forward: Callable[..., Tensor | tuple[Tensor, ...]],
+    output_gradients: Tensor | tuple[Tensor, ...],
     inputs: tuple[Tensor, ...],
     *settings: Any,
 ) -> tuple[Tensor, ...]:
     """The gradients of the floating-point inputs of ``forward(*inputs, *settings)``, by autograd."""
     with torch.enable_grad():
         leaves = [tensor.detach().requires_grad_(tensor.is_floating_point()) for tensor in inputs]
-        output = forward(*leaves, *settings)
+        outputs = forward(*leaves, *settings)
+        pairs = [
+            (output, gradient)
+            for output, gradient in zip(_several(outputs), _several(output_gradients), strict=True)
+            if output.requires_grad
+        ]
         wanted = [leaf for leaf in leaves if leaf.requires_grad]
-        found = torch.autograd.grad(output, wanted, output_gradient, allow_unused=True)
+        found = torch.autograd.grad(*zip(*pairs, strict=True), wanted, allow_unused=True)
     return tuple(
         torch.zeros_like(leaf) if gradient is None else gradient
         for leaf, gradient in zip(wanted, found, strict=True)
     )
+
+
+def _several(tensors: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tensors if isinstance(tensors, tuple) else (tensors,)
