@@ -234,10 +234,7 @@ def aligned_similarity(
     qq = widened(query_norms)[:, None, None]
     cross = x[:, :, None] * (y * s)[:, None, :]
     products = (
-        qq * x[:, :, None] * x[:, None, :]
-        + cross
-        + cross.mT
-        + y[:, :, None] * y[:, None, :] * g
+        qq * x[:, :, None] * x[:, None, :] + cross + cross.mT + y[:, :, None] * y[:, None, :] * g
     )
     terms = qq[:, 0] * x.square() + y.square() * g.diagonal(dim1=1, dim2=2)
     squared = products.diagonal(dim1=1, dim2=2)

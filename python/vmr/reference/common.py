@@ -30,7 +30,8 @@ def gradients(
             if output.requires_grad
         ]
         wanted = [leaf for leaf in leaves if leaf.requires_grad]
-        found = torch.autograd.grad(*zip(*pairs, strict=True), wanted, allow_unused=True)
+        some, their_gradients = zip(*pairs, strict=True)
+        found = torch.autograd.grad(some, wanted, their_gradients, allow_unused=True)
     return tuple(
         torch.zeros_like(leaf) if gradient is None else gradient
         for leaf, gradient in zip(wanted, found, strict=True)
