@@ -42,15 +42,22 @@ if TYPE_CHECKING:
         write_predictions,
     )
     from vmr.models import load
+    from vmr.models.afa_fsgd import A2FAF2SGD, A2FAF2SGDConfig
     from vmr.models.base import MomentModel
     from vmr.models.granalign import GranAlign
     from vmr.models.granalign_config import GranAlignConfig
+    from vmr.models.layers.a2fa import A2FA
+    from vmr.models.layers.f2sgd import F2SGD
     from vmr.models.moment_detr import MomentDETR, MomentDETRConfig
     from vmr.results import FrameScores, Result, Results
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "A2FA",
+    "A2FAF2SGD",
+    "F2SGD",
+    "A2FAF2SGDConfig",
     "BackendError",
     "CacheError",
     "Evaluation",
@@ -88,7 +95,11 @@ __all__ = [
 ]
 
 _LAZY = {
+    "A2FA": "vmr.models.layers.a2fa",
+    "A2FAF2SGD": "vmr.models.afa_fsgd",
+    "A2FAF2SGDConfig": "vmr.models.afa_fsgd",
     "Evaluation": "vmr.evaluation",
+    "F2SGD": "vmr.models.layers.f2sgd",
     "FeaturePack": "vmr.data.packs",
     "FrameScores": "vmr.results",
     "GranAlign": "vmr.models.granalign",

@@ -109,6 +109,19 @@ def test_the_width_is_told_without_reading(tmp_path: Path) -> None:
         assert pack.width == 19
 
 
+def test_the_source_in_the_sentences_space(tmp_path: Path) -> None:
+    fill(tmp_path)
+    pack = two(tmp_path)
+    assert pack.columns_like(5) == (12, 5)
+    assert pack.columns_like(12, "slowfast") == (0, 12)
+    with pytest.raises(
+        InputError, match="expected the source slowfast with the sentence's 5 columns"
+    ):
+        pack.columns_like(5, "slowfast")
+    with pytest.raises(InputError, match="slowfast and clip are all as wide as the sentence"):
+        two(tmp_path, TWO.replace("dim: 12", "dim: 5")).columns_like(5)
+
+
 def test_names_that_are_too_long_for_a_file(tmp_path: Path) -> None:
     fill(tmp_path)
     for query in (ask(video="v" * 300), ask(qid="q" * 300)):

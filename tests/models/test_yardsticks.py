@@ -253,12 +253,6 @@ def test_a_source_in_the_sentences_space_is_asked_for(
         RawSimilarity(config).fit(dataset)
 
 
-def test_two_sources_of_one_width_ask_for_a_name() -> None:
-    model = RawSimilarity(RawSimilarityConfig())
-    with pytest.raises(InputError, match="a and b are all as wide as the sentence"):
-        model._source((("a", 4), ("b", 4)), 4)
-
-
 def test_similarity_asks_for_pooled_sentences(dataset: MomentDataset) -> None:
     dataset.pooled = False
     with pytest.raises(InputError, match="pooled=True"):

@@ -36,6 +36,8 @@ class Item:
         windows: [M, 2] ground truth, (start s, end s) as annotated; [0, 2] where there is none.
         saliency: [T] mean of the annotators' scores of the clip that a row's middle lies in; None where
             there are none.
+        anchor_video: [T, other width] of the anchor pack; None without one.
+        anchor_pooled: [other dim] its sentence; likewise.
     """
 
     query: Query
@@ -45,6 +47,8 @@ class Item:
     pooled: Tensor | None
     windows: Tensor
     saliency: Tensor | None
+    anchor_video: Tensor | None = None
+    anchor_pooled: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,6 +68,8 @@ class Batch:
         window_counts: [B] windows.
         saliency: [B, T] a score a row; zeros where there are none.
         has_saliency: [B] truth values.
+        anchor_video: [B, T, other width] of the anchor pack; None without one.
+        anchor_pooled: [B, other dim] its sentences; likewise.
     """
 
     queries: tuple[Query, ...]
@@ -78,6 +84,8 @@ class Batch:
     window_counts: Tensor
     saliency: Tensor
     has_saliency: Tensor
+    anchor_video: Tensor | None = None
+    anchor_pooled: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -105,6 +113,9 @@ class MomentDataset(Dataset[Item]):
         queries: As :func:`vmr.data.annotations.read_queries` gives them.
         pack: Their features.
         pooled: Whether items hold the sentence as one vector too.
+        anchor_pack: Features of another model, row by row beside those of ``pack``, from which a model
+            that looks for an anchor frame takes it (A2FA's Table 4); of them the source that is as wide
+            as its sentence.
         skip_missing: Whether queries without features are left out, with a warning; else they are an
             error.
 
@@ -123,21 +134,27 @@ class MomentDataset(Dataset[Item]):
         pack: FeaturePack,
         *,
         pooled: bool = False,
+        anchor_pack: FeaturePack | None = None,
         skip_missing: bool = False,
     ) -> None:
         _check_arguments(queries, pack)
         self.pack = pack
         self.pooled = pooled
-        missing = pack.missing(queries)
-        videos, qids = set(missing.videos), set(missing.queries)
+        self.anchor_pack = anchor_pack
+        videos: set[str] = set()
+        qids: set[int | str] = set()
+        for features in self._packs:
+            missing = features.missing(queries)
+            if (missing.videos or missing.queries) and not skip_missing:
+                raise InputError(
+                    f"{features.name}: no features of {_listed('video', missing.videos)}"
+                    f"{' and ' if missing.videos and missing.queries else ''}"
+                    f"{_listed('query', missing.queries)}, out of {len(queries)} queries; add them, or "
+                    "leave such queries out (--skip-missing, skip_missing)"
+                )
+            videos.update(missing.videos)
+            qids.update(missing.queries)
         gone = [query for query in queries if query.video in videos or query.qid in qids]
-        if gone and not skip_missing:
-            raise InputError(
-                f"{pack.name}: no features of {_listed('video', missing.videos)}"
-                f"{' and ' if videos and qids else ''}{_listed('query', missing.queries)}, out of "
-                f"{len(queries)} queries; add them, or leave such queries out "
-                "(--skip-missing, skip_missing)"
-            )
         left = {id(query) for query in gone}
         self.queries = tuple(query for query in queries if id(query) not in left)
         self.skipped = tuple(gone)
@@ -151,9 +168,10 @@ class MomentDataset(Dataset[Item]):
                 VmrWarning,
                 stacklevel=2,
             )
-        pack.prepare(self.queries)
+        for features in self._packs:
+            features.prepare(self.queries)
         # By duration too: features are held against the one of each query.
-        self._videos: OrderedDict[tuple[str, float], Tensor] = OrderedDict()
+        self._videos: OrderedDict[tuple[FeaturePack, str, float], Tensor] = OrderedDict()
 
     def __repr__(self) -> str:
         videos = len({query.video for query in self.queries})
@@ -169,7 +187,7 @@ class MomentDataset(Dataset[Item]):
             InputError: As :meth:`vmr.FeaturePack.video` and :meth:`vmr.FeaturePack.text`.
         """
         query = self.queries[index]
-        video = self._video(query)
+        video = self._video(self.pack, query)
         spec = self.pack.spec
         has_tokens = spec.glove is not None or (spec.text is not None and spec.text.key is not None)
         return Item(
@@ -181,17 +199,40 @@ class MomentDataset(Dataset[Item]):
             pooled=torch.from_numpy(self.pack.pooled_text(query)) if self.pooled else None,
             windows=torch.tensor(query.windows or (), dtype=torch.float32).reshape(-1, 2),
             saliency=self._saliency(query, len(video)),
+            **self._anchor(query, len(video)),
         )
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker process reads its own videos.
         return {**self.__dict__, "_videos": OrderedDict()}
 
-    def _video(self, query: Query) -> Tensor:
-        place = query.video, query.duration
+    @property
+    def _packs(self) -> tuple[FeaturePack, ...]:
+        return (self.pack,) if self.anchor_pack is None else (self.pack, self.anchor_pack)
+
+    def _anchor(self, query: Query, rows: int) -> dict[str, Tensor]:
+        """What another model saw and read."""
+        pack = self.anchor_pack
+        if pack is None:
+            return {}
+        pooled = pack.pooled_text(query)
+        first, width = pack.columns_like(len(pooled))
+        video = self._video(pack, query)
+        if len(video) != rows:
+            raise InputError(
+                f"{pack.name}: expected {rows} rows of video {query.video}, as {self.pack.name} has, "
+                f"got {len(video)}"
+            )
+        return {
+            "anchor_video": video[:, first : first + width].clone(),
+            "anchor_pooled": torch.from_numpy(pooled),
+        }
+
+    def _video(self, pack: FeaturePack, query: Query) -> Tensor:
+        place = pack, query.video, query.duration
         if place not in self._videos:
-            self._videos[place] = torch.from_numpy(self.pack.video(query.video, query.duration))
-            if len(self._videos) > _KEPT:
+            self._videos[place] = torch.from_numpy(pack.video(query.video, query.duration))
+            if len(self._videos) > _KEPT * len(self._packs):
                 self._videos.popitem(last=False)
         self._videos.move_to_end(place)
         return self._videos[place]
@@ -223,6 +264,8 @@ def collate(items: Sequence[Item], *, rows: int = 0, tokens: int = 0) -> Batch:
         raise InputError("collate: expected at least one item, got none")
     texts = [item.text for item in items]
     pooled = [item.pooled for item in items]
+    anchors = [item.anchor_video for item in items]
+    asked = [item.anchor_pooled for item in items]
     videos = [item.video for item in items]
     saliency = [
         torch.zeros(len(item.video)) if item.saliency is None else item.saliency for item in items
@@ -240,6 +283,8 @@ def collate(items: Sequence[Item], *, rows: int = 0, tokens: int = 0) -> Batch:
         window_counts=torch.tensor([len(item.windows) for item in items]),
         saliency=_padded(saliency, rows),
         has_saliency=torch.tensor([item.saliency is not None for item in items]),
+        anchor_video=_padded(_all(anchors), rows) if anchors[0] is not None else None,
+        anchor_pooled=torch.stack(_all(asked)) if asked[0] is not None else None,
     )
 
 

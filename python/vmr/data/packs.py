@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -125,6 +126,36 @@ class FeaturePack:
             InputError: As :attr:`width`.
         """
         return tuple((name, 2 if name == TEF else self._dim(name)) for name in self.spec.columns)
+
+    def columns_like(self, wanted: int, source: str | None = None) -> tuple[int, int]:
+        """First column and width of the source that lies in the sentence's space.
+
+        Args:
+            wanted: Columns of a sentence.
+            source: Its name, where more than one may fit.
+
+        Raises:
+            InputError: No source, or more than one, fits.
+        """
+        starts = accumulate((width for _, width in self.widths), initial=0)
+        fitting = [
+            (name, start, width)
+            for (name, width), start in zip(self.widths, starts, strict=False)
+            if name != TEF and width == wanted and source in (None, name)
+        ]
+        if not fitting:
+            which = "a source" if source is None else f"the source {source}"
+            listed = ", ".join(f"{name} {width}" for name, width in self.widths)
+            raise InputError(
+                f"{self.name}: expected {which} with the sentence's {wanted} columns, as frames and "
+                f"sentences of one CLIP have; the pack has {listed}"
+            )
+        if len(fitting) > 1:
+            names = " and ".join(name for name, _, _ in fitting)
+            raise InputError(
+                f"{self.name}: {names} are all as wide as the sentence ({wanted}); name one (source)"
+            )
+        return fitting[0][1:]
 
     def row_seconds(self, rows: int, duration: float) -> float:
         """Seconds from one row of a video to the next.

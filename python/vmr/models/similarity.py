@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vmr import ops
-from vmr.data.pack_spec import TEF
 from vmr.errors import InputError
 from vmr.models.answers import prediction
 from vmr.models.base import ModelConfig, MomentModel
@@ -199,7 +198,8 @@ class RawSimilarity(MomentModel):
         places = [known[place * len(known) // count] for place in range(count)]
         first = dataset[places[0]].pooled
         assert first is not None
-        self.columns.copy_(torch.tensor(self._source(dataset.pack.widths, len(first))))
+        found = dataset.pack.columns_like(len(first), self.config.source)
+        self.columns.copy_(torch.tensor(found))
         options = [
             (rows, power) for rows in self.config.smoothing for power in self.config.length_powers
         ]
@@ -208,29 +208,6 @@ class RawSimilarity(MomentModel):
             reached += self._reached(dataset, place)
             progress("similarity", done, count)
         self.chosen.copy_(torch.tensor(options[int(reached.argmax())]))
-
-    def _source(self, widths: tuple[tuple[str, int], ...], wanted: int) -> tuple[int, int]:
-        """First column and width of the source in the sentence's space."""
-        named = self.config.source
-        starts = np.cumsum([0, *(width for _, width in widths)])
-        fitting = [
-            (name, int(start), width)
-            for (name, width), start in zip(widths, starts[:-1], strict=True)
-            if name != TEF and width == wanted and named in (None, name)
-        ]
-        listed = ", ".join(f"{name} {width}" for name, width in widths)
-        if not fitting:
-            which = "a source" if named is None else f"the source {named}"
-            raise InputError(
-                f"{self.kind}: expected {which} with the sentence's {wanted} columns, as frames and "
-                f"sentences of one CLIP have; the pack has {listed}"
-            )
-        if len(fitting) > 1:
-            names = " and ".join(name for name, _, _ in fitting)
-            raise InputError(
-                f"{self.kind}: {names} are all as wide as the sentence ({wanted}); name one (source)"
-            )
-        return fitting[0][1:]
 
     def _reached(self, dataset: MomentDataset, place: int) -> Integers:
         """Thresholds that the best window reaches by each choice of smoothing and power."""

@@ -32,6 +32,9 @@ class DataConfig(_Part, frozen=True, kw_only=True):
         root: Folder of the features.
         annotations: Folder of the annotations.
         pack: Name of a ready pack, or a YAML; None for the pack.yaml in ``root``.
+        anchor_root: Folder of another model's features, row by row beside those of ``root``, from which
+            A2FA takes anchor and segment; None for the same.
+        anchor_pack: As ``pack``, of ``anchor_root``.
         train: Annotations to learn from.
         val: Annotations that choose the best weights.
         test: Annotations that the best weights are tested on, once; None for no test.
@@ -43,6 +46,8 @@ class DataConfig(_Part, frozen=True, kw_only=True):
     root: str | None = None
     annotations: str | None = None
     pack: str | None = None
+    anchor_root: str | None = None
+    anchor_pack: str | None = None
     train: str
     val: str
     test: str | None = None

@@ -66,8 +66,11 @@ def set_up(config: Config) -> Setup:
     data = config.data
     kind = model_type(str(config.model.get("kind")), "model.kind")
     pack = _pack(data)
+    anchor_pack = _anchor_pack(data)
     sets: dict[str, MomentDataset] = {}
     inputs: dict[str, Any] = {"features": json.loads(msgspec.json.encode(pack.spec))}
+    if anchor_pack is not None:
+        inputs["anchor features"] = json.loads(msgspec.json.encode(anchor_pack.spec))
     sources: dict[str, str] = {}
     for split in ("train", "val", "test"):
         name = getattr(data, split)
@@ -76,7 +79,11 @@ def set_up(config: Config) -> Setup:
         path = _path(name, data, split)
         queries = _queries(path, data, split)
         sets[split] = MomentDataset(
-            queries, pack, pooled=kind.wants_pooled, skip_missing=data.skip_missing
+            queries,
+            pack,
+            pooled=kind.wants_pooled,
+            anchor_pack=anchor_pack,
+            skip_missing=data.skip_missing,
         )
         inputs[split] = _content(sets[split].queries)
         sources[split] = f"{path.name}, {len(sets[split])} queries"
@@ -162,10 +169,10 @@ def loader(
 def _model_config(config: Config, kind: type[MomentModel], item: Item) -> ModelConfig:
     """The hyper-parameters, with the widths of the features."""
     widths = {"video_dim": item.video.shape[1]}
-    if item.text is not None:
-        widths["text_dim"] = item.text.shape[1]
-    elif item.pooled is not None:
+    if item.pooled is not None:
         widths["text_dim"] = len(item.pooled)
+    elif item.text is not None:
+        widths["text_dim"] = item.text.shape[1]
     values = dict(config.model)
     for name, width in widths.items():
         if values.get(name) is None:
@@ -182,6 +189,16 @@ def _pack(data: DataConfig) -> FeaturePack:
             "data.root: expected the folder of the features, got none; add data.root=DIR"
         )
     return load_pack(data.pack if data.pack is not None else data.root, data.root)
+
+
+def _anchor_pack(data: DataConfig) -> FeaturePack | None:
+    if data.anchor_root is None:
+        if data.anchor_pack is not None:
+            raise InputError(
+                "data.anchor_root: expected the folder of data.anchor_pack's features, got none"
+            )
+        return None
+    return load_pack(data.anchor_pack or data.anchor_root, data.anchor_root)
 
 
 def _path(template: str, data: DataConfig, split: str) -> Path:

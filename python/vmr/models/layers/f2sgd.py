@@ -1,0 +1,158 @@
+"""F2SGD, moments as points of the frame-frame similarity map (Tan et al., CVPR 2025, eqs. 13 to 15)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vmr import ops
+from vmr.errors import InputError
+from vmr.models.layers.kept import Kept, may_keep
+from vmr.ops.detection import Region
+
+
+class F2SGD(nn.Module):
+    """Frame-frame similarity guided detection: each point (i, j) of the map is a moment with a score.
+
+    Two convolutions with large kernels look at the similarities of all pairs of frames, and a small
+    network at each point says how much it is the corner (start, end) of a block of frames that are
+    alike. As a plug-in, call it with the frame features that a model's own detector takes, then
+    :meth:`loss` and :meth:`moments`.
+
+    Where nothing learns, the transform of its kernels is kept between calls.
+
+    Args:
+        kernel_size: C, odd: 21 for QVHighlights, 27 for Charades-STA and ActivityNet in the paper.
+        channels: Of both convolutions; the paper does not say.
+        hidden: Columns inside the network at each point; the paper does not say.
+        sigmoid: Whether the score of eq. 14 is a sigmoid, or linear; the paper does not say.
+        loss_region: "whole", all pairs of frames as in eq. 14, or "upper", those that are moments.
+        loss_reduction: "sum" over the points of a map as in eq. 14, or "mean".
+
+    Raises:
+        InputError: A setting is out of its range.
+    """
+
+    def __init__(
+        self,
+        kernel_size: int = 21,
+        *,
+        channels: int = 16,
+        hidden: int = 16,
+        sigmoid: bool = True,
+        loss_region: Region = "whole",
+        loss_reduction: str = "sum",
+    ) -> None:
+        super().__init__()
+        rules = {
+            "kernel_size": (
+                kernel_size >= 1 and kernel_size % 2 == 1,
+                "an odd number",
+                kernel_size,
+            ),
+            "channels": (channels >= 1, "at least 1", channels),
+            "hidden": (hidden >= 1, "at least 1", hidden),
+            "loss_region": (loss_region in ("whole", "upper"), "whole or upper", loss_region),
+            "loss_reduction": (loss_reduction in ("sum", "mean"), "sum or mean", loss_reduction),
+        }
+        for name, (right, expected, got) in rules.items():
+            if not right:
+                raise InputError(f"F2SGD: {name}: expected {expected}, got {got!r}")
+        self.kernel_size, self.sigmoid = kernel_size, sigmoid
+        self.loss_region, self.loss_reduction = loss_region, loss_reduction
+        # As torch's convolutions keep them; the maps have their channels last.
+        self.first = nn.Conv2d(1, channels, kernel_size)
+        self.second = nn.Conv2d(channels, channels, kernel_size)
+        self.hidden = nn.Linear(channels, hidden)
+        self.score = nn.Linear(hidden, 1)
+        for layer in (self.first, self.second, self.hidden, self.score):
+            nn.init.xavier_uniform_(layer.weight)
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+        self._spectra: Kept[Tensor] = Kept()
+
+    def extra_repr(self) -> str:
+        """The settings that its layers do not show."""
+        return (
+            f"sigmoid={self.sigmoid}, loss_region={self.loss_region!r}, "
+            f"loss_reduction={self.loss_reduction!r}"
+        )
+
+    def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
+        """Scores of all moments from frame features.
+
+        Args:
+            frames: [B, N, D].
+            lengths: [B] frames of each sample, 1 to N; what lies beyond changes nothing.
+
+        Returns:
+            [B, N, N]: at (i, j) the score of the moment from frame i to frame j, before the sigmoid;
+            what it holds where i > j or in the padding has no meaning.
+        """
+        gram = ops.gram_matrix(frames, lengths)
+        ones = frames.new_ones(frames.shape[:2])
+        zeros = torch.zeros_like(ones)
+        similarity = ops.aligned_similarity(gram, zeros, zeros[:, 0], ones, zeros, lengths)
+        return self.detect(similarity, lengths)
+
+    def detect(self, similarity: Tensor, lengths: Tensor) -> Tensor:
+        """Scores of all moments from a similarity map [B, N, N], eq. 13."""
+        maps = self._convolved(self.first, similarity[..., None], lengths)
+        maps = self._convolved(self.second, F.relu(maps), lengths)
+        scores: Tensor = self.score(F.relu(self.hidden(F.relu(maps))))
+        return scores.squeeze(-1)
+
+    def loss(self, scores: Tensor, points: Tensor, splits: Tensor, lengths: Tensor) -> Tensor:
+        """Squared differences from a map that is 1 at the true moments and 0 elsewhere, eq. 14.
+
+        Args:
+            scores: [B, N, N] of :meth:`forward`.
+            points: [P, 2] first and last frame of the true moments, sample after sample; see
+                :func:`vmr.models.layers.points.window_points`.
+            splits: [B + 1] rows ``splits[b]`` to ``splits[b + 1]`` of ``points`` are sample b's.
+            lengths: [B].
+
+        Returns:
+            [B] a loss a sample.
+        """
+        losses = ops.vertex_loss(
+            scores, points, splits, lengths, region=self.loss_region, sigmoid=self.sigmoid
+        )
+        if self.loss_reduction == "sum":
+            return losses
+        pairs = lengths * (lengths if self.loss_region == "whole" else lengths + 1)
+        return losses / (pairs if self.loss_region == "whole" else pairs / 2)
+
+    @torch.no_grad()
+    def moments(
+        self, scores: Tensor, lengths: Tensor, row_seconds: Tensor, k: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The k best moments of each sample, eq. 15.
+
+        Args:
+            scores: [B, N, N] of :meth:`forward`.
+            lengths: [B].
+            row_seconds: [B] seconds from one frame to the next.
+            k: How many; a video of n frames has n (n + 1) / 2.
+
+        Returns:
+            [B, k, 2] (start s, end s), best first: frames i to j are the time from i to j + 1; [B, k]
+            their scores, through the sigmoid where there is one; [B] how many there are.
+        """
+        points, values, counts = ops.top_points(scores.float(), lengths, k)
+        values = values.sigmoid() if self.sigmoid else values
+        ends = points + points.new_tensor([0, 1])
+        return ends * row_seconds.float()[:, None, None], values, counts
+
+    def _convolved(self, layer: nn.Conv2d, maps: Tensor, lengths: Tensor) -> Tensor:
+        assert layer.bias is not None
+        spectrum = None
+        size = ops.spectrum_size(maps.shape[1], self.kernel_size)
+        if size and may_keep((layer.weight,)):
+            spectrum = self._spectra.get(
+                (layer is self.first, size),
+                (self.first.weight, self.second.weight),
+                lambda: ops.kernel_spectrum(layer.weight, maps.shape[1]),
+            )
+        return ops.large_conv2d(maps, layer.weight, layer.bias, lengths, spectrum=spectrum)
