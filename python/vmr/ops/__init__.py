@@ -12,6 +12,7 @@ because that would wait for the GPU: what is out of range is then ignored.
 from __future__ import annotations
 
 from vmr.ops._library import HAS_CUDA
+from vmr.ops.detection import kernel_spectrum, large_conv2d, spectrum_size
 from vmr.ops.granular import granular_proposals, granular_scores
 from vmr.ops.spans import cxw_to_span, span_giou, span_iou, span_nms, span_to_cxw
 
@@ -20,8 +21,11 @@ __all__ = [
     "cxw_to_span",
     "granular_proposals",
     "granular_scores",
+    "kernel_spectrum",
+    "large_conv2d",
     "span_giou",
     "span_iou",
     "span_nms",
     "span_to_cxw",
+    "spectrum_size",
 ]
