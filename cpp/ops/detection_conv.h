@@ -58,7 +58,7 @@ inline Tensor convolve_directly(const Tensor& maps, const Tensor& weight, const 
   const std::vector<int64_t> ones = {1, 1};
   const std::vector<int64_t> padding(2, weight.size(2) / 2);
   const Tensor found =
-      call<1>("aten::convolution", "", channels_first(masked(maps, lengths)), weight, bias, ones,
+      call<1>("aten::convolution", "", channels_first(masked(maps, lengths)), weight, std::optional(bias), ones,
               padding, ones, false, std::vector<int64_t>{0, 0}, int64_t{1})[0];
   return masked(channels_last(found), lengths);
 }
@@ -95,7 +95,8 @@ inline std::tuple<Tensor, Tensor, Tensor> convolve_backward_directly(const Tenso
 inline detection_conv::Shape check_convolution(const char* op, const Tensor& maps,
                                                const Tensor& weight, const Tensor& lengths) {
   check_shape({op, "maps", "[B, N, N, Ci]"}, maps, {-1, -1, -1, -1});
-  check(maps.size(1) == maps.size(2), op, ": maps must be [B, N, N, Ci], got ", shape_text(maps));
+  check(maps.size(1) == maps.size(2) && maps.size(1) >= 1, op,
+        ": maps must be [B, N, N, Ci] with N >= 1, got ", shape_text(maps));
   check_floating({op, "maps", ""}, maps);
   check_shape({op, "weight", "[Co, Ci, C, C] with maps' Ci"}, weight, {-1, maps.size(3), -1, -1});
   check_same_dtype({op, "weight", ""}, weight, maps, "maps");

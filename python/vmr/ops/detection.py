@@ -32,7 +32,7 @@ def large_conv2d(
     goes by FFT where that is faster, on CUDA by torch's convolution.
 
     Args:
-        maps: [B, N, N, Ci], channels last; float32, float64, float16 or bfloat16 (these two are
+        maps: [B, N, N, Ci] with N >= 1, channels last; float32, float64, float16 or bfloat16 (these two are
             computed in float32 on the CPU).
         weight: [Co, Ci, C, C] with an odd C, of the same dtype.
         bias: [Co] of the same dtype.
