@@ -18,7 +18,7 @@ def vertex_loss(
     lengths: Tensor,
     *,
     region: Region = "whole",
-    sigmoid: bool = True,
+    sigmoid: bool = False,
 ) -> Tensor:
     """[B] losses; see reference."""
     return reference.vertex_loss(scores, points, splits, lengths, region == "whole", sigmoid)

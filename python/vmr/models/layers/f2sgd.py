@@ -26,7 +26,8 @@ class F2SGD(nn.Module):
         kernel_size: C, odd: 21 for QVHighlights, 27 for Charades-STA and ActivityNet in the paper.
         channels: Of both convolutions; the paper does not say.
         hidden: Columns inside the network at each point; the paper does not say.
-        sigmoid: Whether the score of eq. 14 is a sigmoid, or linear; the paper does not say.
+        sigmoid: Whether the score of eq. 14 is a sigmoid, or linear; the paper does not say. Among so
+            many points that are 0, a sigmoid often learns to be 0 everywhere and stays there.
         loss_region: "whole", all pairs of frames as in eq. 14, or "upper", those that are moments.
         loss_reduction: "sum" over the points of a map as in eq. 14, or "mean".
 
@@ -40,7 +41,7 @@ class F2SGD(nn.Module):
         *,
         channels: int = 16,
         hidden: int = 16,
-        sigmoid: bool = True,
+        sigmoid: bool = False,
         loss_region: Region = "whole",
         loss_reduction: str = "sum",
     ) -> None:
