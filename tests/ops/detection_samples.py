@@ -81,9 +81,7 @@ def draw(sizes: Convolution, dtype: torch.dtype) -> Drawn:
         (normal(outputs, inputs, kernel, kernel) / (2 * kernel * inputs**0.5)).to(dtype),
         normal(outputs).to(dtype),
         torch.full((batch,), frames) if lengths is None else torch.tensor(lengths),
-        (normal(batch, frames, frames, outputs) / (2 * frames * max(batch, 1) ** 0.5)).to(
-            dtype
-        ),
+        (normal(batch, frames, frames, outputs) / (2 * frames * max(batch, 1) ** 0.5)).to(dtype),
     )
     if "NaN" in name:
         for maps in (drawn.maps, drawn.gradient):

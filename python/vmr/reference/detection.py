@@ -40,7 +40,9 @@ def large_conv2d_spectrum(weight: Tensor, frames: int) -> Tensor:
         return weight.new_zeros(0, 0, 0)
     turned = weight.flip(2, 3)  # a correlation as a convolution
     transform = torch.fft.rfft2(turned, s=(size, size)) / size**2
-    by_frequency = torch.view_as_real(transform).permute(3, 2, 1, 4, 0)  # x, y, in, real / imag, out
+    by_frequency = torch.view_as_real(transform).permute(
+        3, 2, 1, 4, 0
+    )  # x, y, in, real / imag, out
     padded = F.pad(by_frequency, (0, -outputs % 16)).flatten(2)
     return F.pad(padded, (0, 16)).contiguous()
 
