@@ -83,7 +83,8 @@ class ConvolutionTest : public testing::Test {
     auto weights = random_values<S>(shape.outputs * shape.inputs * taps, 3);
     const auto bias = random_values<S>(shape.outputs, 4);
     for (S& value : weights) {
-      value /= static_cast<S>(shape.kernel * std::sqrt(static_cast<double>(shape.inputs)));
+      value /= static_cast<S>(static_cast<double>(shape.kernel) *
+                              std::sqrt(static_cast<double>(shape.inputs)));
     }
     for (S& value : gradients) {
       value /= static_cast<S>(std::sqrt(static_cast<double>(points)));
