@@ -17,8 +17,8 @@ template <typename S>
 class Memory {
  public:
   explicit Memory(int64_t count)
-      : values_(static_cast<S*>(
-            ::operator new(static_cast<std::size_t>(count) * sizeof(S), kLine))) {}
+      : values_(
+            static_cast<S*>(::operator new(static_cast<std::size_t>(count) * sizeof(S), kLine))) {}
   ~Memory() { ::operator delete(values_, kLine); }
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;
@@ -110,14 +110,17 @@ struct Plan {
   int64_t column_stride(int64_t blocks) const { return blocks * rows * 2 * lanes + kPadding; }
 
   Chunk chunk(int64_t first_tile) const {
-    const int64_t count =
-        std::min(static_cast<int64_t>(tiles.size()) - first_tile, 2 * pairs);
-    return {tiles.data() + first_tile, count, (count + 1) / 2, shape.frames,
-            shape.size,                shape.kernel, made};
+    const int64_t count = std::min(static_cast<int64_t>(tiles.size()) - first_tile, 2 * pairs);
+    return {tiles.data() + first_tile,
+            count,
+            (count + 1) / 2,
+            shape.frames,
+            shape.size,
+            shape.kernel,
+            made};
   }
   int64_t blocks() const {
-    return std::max(first_block(pairs, in_slot, out_slot, lanes) +
-                        blocks_of(pairs, in_slot, lanes),
+    return std::max(first_block(pairs, in_slot, out_slot, lanes) + blocks_of(pairs, in_slot, lanes),
                     pairs * out_slot / lanes);
   }
 };
@@ -181,8 +184,7 @@ void bias_gradients(const Backward<S>& problem, const Run& run) {
     for (int64_t b = begin; b < end; ++b) {
       for (int64_t y = 0; y < problem.lengths[b]; ++y) {
         std::fill(row.begin(), row.end(), S(0));
-        const S* from =
-            problem.gradients + (b * shape.frames + y) * shape.frames * channels;
+        const S* from = problem.gradients + (b * shape.frames + y) * shape.frames * channels;
         for (int64_t x = 0; x < problem.lengths[b]; ++x, from += channels) {
           for (int64_t c = 0; c < channels; ++c) row[static_cast<std::size_t>(c)] += from[c];
         }
@@ -251,15 +253,14 @@ void convolve(const Forward<S>& problem, const Stages<S>& stages, const Run& run
   const bool kept = problem.spectrum != nullptr;
   const bool at_once = !kept && tile_count > 2 * plan.pairs;
   const Memory<S> halves(kept || at_once ? 0 : halves_size(kernels, shape.size, stages));
-  const Memory<S> made(
-      at_once ? (shape.size / 2 + 1) * shape.size * spectrum_row(kernels) : 0);
+  const Memory<S> made(at_once ? (shape.size / 2 + 1) * shape.size * spectrum_row(kernels) : 0);
   const S* const spectrum = at_once ? made.get() : problem.spectrum;
   if (at_once) {
     make_spectrum(kernels, shape.size, problem.weights, made.get(), stages, run);
   } else if (!kept) {
     run(shape.kernel, [&](int64_t begin, int64_t end) {
-      stages.kernel_rows(
-          kernel_rows_job(kernels, shape.size, problem.weights, halves.get()), begin, end);
+      stages.kernel_rows(kernel_rows_job(kernels, shape.size, problem.weights, halves.get()), begin,
+                         end);
     });
   }
   const int64_t blocks = plan.blocks();
@@ -269,9 +270,11 @@ void convolve(const Forward<S>& problem, const Stages<S>& stages, const Run& run
     const Chunk chunk = plan.chunk(first);
     const int64_t in_blocks = blocks_of(chunk.pairs, plan.in_slot, plan.lanes);
     const int64_t out_blocks = blocks_of(chunk.pairs, plan.out_slot, plan.lanes);
-    const Columns<S> in = {memory.get(),  stride,    plan.rows,
-                           first_block(plan.pairs, plan.in_slot, plan.out_slot, plan.lanes),
-                           in_blocks,     plan.in_slot, shape.inputs, plan.used};
+    const Columns<S> in = {
+        memory.get(), stride,
+        plan.rows,    first_block(plan.pairs, plan.in_slot, plan.out_slot, plan.lanes),
+        in_blocks,    plan.in_slot,
+        shape.inputs, plan.used};
     const Columns<S> out = {memory.get(), stride,        plan.rows,     0,
                             out_blocks,   plan.out_slot, shape.outputs, 0};
     run(in_blocks * plan.used, [&](int64_t begin, int64_t end) {
@@ -279,8 +282,17 @@ void convolve(const Forward<S>& problem, const Stages<S>& stages, const Run& run
     });
     run(shape.size / 2 + 1, [&](int64_t begin, int64_t end) {
       const Memory<S> work(plan.work_size(spectrum == nullptr, false));
-      stages.products({chunk, kernels, in, out, spectrum, halves.get(), plan.group, {}, nullptr,
-                       false, work.get()},
+      stages.products({chunk,
+                       kernels,
+                       in,
+                       out,
+                       spectrum,
+                       halves.get(),
+                       plan.group,
+                       {},
+                       nullptr,
+                       false,
+                       work.get()},
                       begin, end);
     });
     run(out_blocks * plan.made, [&](int64_t begin, int64_t end) {
@@ -305,21 +317,19 @@ void convolve_backward(const Backward<S>& problem, const Stages<S>& stages, cons
   const auto tile_count = static_cast<int64_t>(plan.tiles.size());
   if (tile_count == 0) {
     std::fill(problem.weight_gradients,
-              problem.weight_gradients +
-                  shape.outputs * shape.inputs * shape.kernel * shape.kernel,
+              problem.weight_gradients + shape.outputs * shape.inputs * shape.kernel * shape.kernel,
               S(0));
     return;
   }
   const Memory<S> halves(maps_wanted ? halves_size(kernels, shape.size, stages) : 0);
   if (maps_wanted) {
     run(shape.kernel, [&](int64_t begin, int64_t end) {
-      stages.kernel_rows(
-          kernel_rows_job(kernels, shape.size, problem.weights, halves.get()), begin, end);
+      stages.kernel_rows(kernel_rows_job(kernels, shape.size, problem.weights, halves.get()), begin,
+                         end);
     });
   }
   const int64_t stride = plan.column_stride(plan.blocks());
-  const int64_t maps_stride =
-      plan.column_stride(blocks_of(plan.pairs, plan.maps_slot, plan.lanes));
+  const int64_t maps_stride = plan.column_stride(blocks_of(plan.pairs, plan.maps_slot, plan.lanes));
   const Memory<S> memory(shape.size * stride);
   const Memory<S> maps_memory(shape.size * maps_stride);
   const Memory<S> weight_halves(halves_size(forward, shape.size, stages));
@@ -328,9 +338,11 @@ void convolve_backward(const Backward<S>& problem, const Stages<S>& stages, cons
     const int64_t in_blocks = blocks_of(chunk.pairs, plan.in_slot, plan.lanes);
     const int64_t out_blocks = blocks_of(chunk.pairs, plan.out_slot, plan.lanes);
     const int64_t maps_blocks = blocks_of(chunk.pairs, plan.maps_slot, plan.lanes);
-    const Columns<S> in = {memory.get(),  stride,    plan.rows,
-                           first_block(plan.pairs, plan.in_slot, plan.out_slot, plan.lanes),
-                           in_blocks,     plan.in_slot, shape.outputs, plan.used};
+    const Columns<S> in = {
+        memory.get(),  stride,
+        plan.rows,     first_block(plan.pairs, plan.in_slot, plan.out_slot, plan.lanes),
+        in_blocks,     plan.in_slot,
+        shape.outputs, plan.used};
     const Columns<S> out = {maps_wanted ? memory.get() : nullptr,
                             stride,
                             plan.rows,
@@ -365,10 +377,10 @@ void convolve_backward(const Backward<S>& problem, const Stages<S>& stages, cons
   });
 }
 
-#define VMR_INSTANTIATE(S)                                                                    \
-  template void make_spectrum(const Kernels&, int64_t, const S*, S*, const Stages<S>&,        \
-                              const Run&);                                                    \
-  template void convolve(const Forward<S>&, const Stages<S>&, const Run&);                    \
+#define VMR_INSTANTIATE(S)                                                             \
+  template void make_spectrum(const Kernels&, int64_t, const S*, S*, const Stages<S>&, \
+                              const Run&);                                             \
+  template void convolve(const Forward<S>&, const Stages<S>&, const Run&);             \
   template void convolve_backward(const Backward<S>&, const Stages<S>&, const Run&);
 VMR_INSTANTIATE(float)
 VMR_INSTANTIATE(double)

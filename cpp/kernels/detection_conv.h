@@ -17,8 +17,8 @@ namespace vmr::kernels::detection_conv {
 
 struct Shape {
   int64_t batch;
-  int64_t frames;   // N
-  int64_t inputs;   // channels
+  int64_t frames;  // N
+  int64_t inputs;  // channels
   int64_t outputs;
   int64_t kernel;
   int64_t size;  // of the FFT, one of kSizes and at least the kernel's

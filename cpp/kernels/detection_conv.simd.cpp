@@ -87,17 +87,18 @@ void map_rows(const MapRows<S>& job, int64_t begin, int64_t end) {
       if (u + y.offset < y.begin || u + y.offset >= y.end) return;
       const int64_t first = x.begin > x.offset ? x.begin - x.offset : 0;
       const int64_t last = x.end - x.offset < used ? x.end - x.offset : used;
-      const S* from = job.maps + run.channel +
-                      ((run.tile->sample * chunk.frames + u + y.offset) * chunk.frames + first +
-                       x.offset) *
-                          columns.channels;
+      const S* from =
+          job.maps + run.channel +
+          ((run.tile->sample * chunk.frames + u + y.offset) * chunk.frames + first + x.offset) *
+              columns.channels;
       for (int64_t point = first; point < last; ++point, from += columns.channels) {
         copy_lanes(from, row.values[point][run.part] + run.lane, run.count);
       }
     });
     S* const to =
         columns.values + ((columns.first_block + block) * columns.rows + u) * 2 * kLanes<S>;
-    fft<S>(chunk.size, row.points(0, used), {to, to + kLanes<S>, columns.stride, 0, chunk.size});
+    conv_fft<S>(chunk.size, row.points(0, used),
+                {to, to + kLanes<S>, columns.stride, 0, chunk.size});
   }
 }
 
@@ -112,8 +113,8 @@ void output_rows(const OutputRows<S>& job, int64_t begin, int64_t end) {
     const int64_t v = i % chunk.made;
     S* const from =
         columns.values + ((columns.first_block + block) * columns.rows + v) * 2 * kLanes<S>;
-    inverse_fft<S>(chunk.size, {from, from + kLanes<S>, columns.stride, 0, chunk.size},
-                   row.points(half, half + chunk.made));
+    conv_inverse_fft<S>(chunk.size, {from, from + kLanes<S>, columns.stride, 0, chunk.size},
+                        row.points(half, half + chunk.made));
     for_runs(chunk, columns, block, [&](const Run& run) {
       const Tile& tile = *run.tile;
       const int64_t y = v + tile.origin[0];
@@ -140,10 +141,10 @@ void output_rows(const OutputRows<S>& job, int64_t begin, int64_t end) {
 
 template <typename S>
 struct KernelBlock {
-  S* halves;         // of x = 0, at the kernels' row; null beyond the last block
-  int64_t strides;   // from one lane's kernel to the next, in the weights
-  int64_t first;     // of the weights
-  int64_t lanes;     // that are kernels
+  S* halves;        // of x = 0, at the kernels' row; null beyond the last block
+  int64_t strides;  // from one lane's kernel to the next, in the weights
+  int64_t first;    // of the weights
+  int64_t lanes;    // that are kernels
 };
 
 template <typename S>
@@ -186,7 +187,7 @@ void kernel_rows(const KernelRows<S>& job, int64_t begin, int64_t end) {
           }
         }
       }
-      fft<S>(size, row.points(0, taps), transformed.points(0, size));
+      conv_fft<S>(size, row.points(0, taps), transformed.points(0, size));
       for (int64_t x = 0; x <= size / 2; ++x) {
         const auto& plus = transformed.values[x];
         const auto& minus = transformed.values[(size - x) % size];
@@ -232,7 +233,7 @@ void weight_rows(const KernelRows<S>& job, S* weights, int64_t begin, int64_t en
         store_vector<S>(row.values[x][0], re - second_im);
         store_vector<S>(row.values[x][1], im + second_re);
       }
-      inverse_fft<S>(size, row.points(0, size), gradients.points(0, taps));
+      conv_inverse_fft<S>(size, row.points(0, size), gradients.points(0, taps));
       for (int64_t part = 0; part < 2; ++part) {
         for (int64_t l = 0; l < blocks[part].lanes; ++l) {
           S* to = weights + blocks[part].first + l * blocks[part].strides + r * taps;
@@ -247,7 +248,7 @@ void weight_rows(const KernelRows<S>& job, S* weights, int64_t begin, int64_t en
 
 template <typename S>
 Stages<S> conv_stages() {
-  return {kLanes<S>,        &kernel_rows<S>, &conv_kernel_columns<S>, &map_rows<S>,
+  return {kLanes<S>,         &kernel_rows<S>, &conv_kernel_columns<S>, &map_rows<S>,
           &conv_products<S>, &output_rows<S>, &weight_rows<S>};
 }
 

@@ -53,8 +53,8 @@ Work<S> transform_columns(const Chunk& chunk, const Columns<S>& columns, int64_t
     for (int64_t block = first; block < last; ++block) {
       S* const from = column(columns, sign == 0 ? x : other, block);
       S* const to = work.of[sign] + (block - first) * kLanes<S>;
-      fft<S>(chunk.size, {from, from + kLanes<S>, 2 * kLanes<S>, 0, columns.used},
-             {to, to + lanes, row, 0, chunk.size});
+      conv_fft<S>(chunk.size, {from, from + kLanes<S>, 2 * kLanes<S>, 0, columns.used},
+                  {to, to + lanes, row, 0, chunk.size});
     }
   }
   return work;
@@ -65,8 +65,8 @@ Work<S> transform_columns(const Chunk& chunk, const Columns<S>& columns, int64_t
 // Of kPairs pairs and the lanes of one block of outputs. The spectrum at the opposite frequency is
 // the conjugate.
 template <int kPairs, typename S>
-VMR_INLINE void multiply(const S* const (&in)[2], int64_t in_lanes, int64_t in_slot,
-                         int64_t inputs, const S* spectrum, int64_t spectrum_half, S* const (&out)[2],
+VMR_INLINE void multiply(const S* const (&in)[2], int64_t in_lanes, int64_t in_slot, int64_t inputs,
+                         const S* spectrum, int64_t spectrum_half, S* const (&out)[2],
                          int64_t out_lanes, int64_t out_slot) {
   V<S> re[2][kPairs] = {};
   V<S> im[2][kPairs] = {};
@@ -74,7 +74,7 @@ VMR_INLINE void multiply(const S* const (&in)[2], int64_t in_lanes, int64_t in_s
     const V<S> w_re = load_vector(spectrum);
     const V<S> w_im = load_vector(spectrum + spectrum_half);
     spectrum += 2 * spectrum_half;
-    unrolled<kPairs>([&](auto p) __attribute__((always_inline)) {
+    for (int p = 0; p < kPairs; ++p) {
       const S plus_re = in[0][p * in_slot + c];
       const S plus_im = in[0][p * in_slot + in_lanes + c];
       re[0][p] += w_re * plus_re;
@@ -87,13 +87,13 @@ VMR_INLINE void multiply(const S* const (&in)[2], int64_t in_lanes, int64_t in_s
       im[1][p] += w_re * minus_im;
       re[1][p] += w_im * minus_im;
       im[1][p] -= w_im * minus_re;
-    });
+    }
   }
   for (int sign = 0; sign < 2; ++sign) {
-    unrolled<kPairs>([&](auto p) __attribute__((always_inline)) {
+    for (int p = 0; p < kPairs; ++p) {
       store_vector(out[sign] + p * out_slot, re[sign][p]);
       store_vector(out[sign] + p * out_slot + out_lanes, im[sign][p]);
-    });
+    }
   }
 }
 
@@ -135,36 +135,36 @@ VMR_INLINE void correlate(const Work<S>& gradients, const Work<S>& maps, int64_t
                           int64_t to_stride) {
   V<S> re[kMaps];
   V<S> im[kMaps];
-  unrolled<kMaps>([&](auto m) __attribute__((always_inline)) {
+  for (int m = 0; m < kMaps; ++m) {
     re[m] = add ? load_vector(to + m * to_stride) : V<S>{};
     im[m] = add ? load_vector(to + m * to_stride + kLanes<S>) : V<S>{};
-  });
+  }
   for (int64_t p = 0; p < pairs; ++p) {
     const S* g = gradients.at(0, y, p) + block * kLanes<S>;
     const S* x = maps.at(0, y, p) + channel;
     const V<S> plus_re = load_vector(g);
     const V<S> plus_im = load_vector(g + gradients.lanes);
-    unrolled<kMaps>([&](auto m) __attribute__((always_inline)) {
+    for (int m = 0; m < kMaps; ++m) {
       re[m] += plus_re * x[m];
       im[m] += plus_re * x[maps.lanes + m];
       re[m] += plus_im * x[maps.lanes + m];
       im[m] -= plus_im * x[m];
-    });
+    }
     g = gradients.at(1, other, p) + block * kLanes<S>;
     x = maps.at(1, other, p) + channel;
     const V<S> minus_re = load_vector(g);
     const V<S> minus_im = load_vector(g + gradients.lanes);
-    unrolled<kMaps>([&](auto m) __attribute__((always_inline)) {
+    for (int m = 0; m < kMaps; ++m) {
       re[m] += minus_re * x[m];
       im[m] -= minus_re * x[maps.lanes + m];
       re[m] += minus_im * x[maps.lanes + m];
       im[m] += minus_im * x[m];
-    });
+    }
   }
-  unrolled<kMaps>([&](auto m) __attribute__((always_inline)) {
+  for (int m = 0; m < kMaps; ++m) {
     store_vector(to + m * to_stride, re[m]);
     store_vector(to + m * to_stride + kLanes<S>, im[m]);
-  });
+  }
 }
 
 // sums: [y][channel of the maps][block of the gradients'][real, imaginary][lanes], padded after y.
@@ -196,11 +196,11 @@ void finish_sums(const Products<S>& job, int64_t x, S* sums, int64_t sums_row) {
   alignas(64) S made[2 * 128 * kLanes<S>];
   for (int64_t block = 0; block < kernel_blocks(weights, kLanes<S>); ++block) {
     S* const from = sums + block * 2 * kLanes<S>;
-    S* const to = job.weight_halves + x * halves_stride(weights, kLanes<S>) +
-                  block * taps * 2 * kLanes<S>;
+    S* const to =
+        job.weight_halves + x * halves_stride(weights, kLanes<S>) + block * taps * 2 * kLanes<S>;
     S* const target = job.add ? made : to;
-    inverse_fft<S>(job.chunk.size, {from, from + kLanes<S>, sums_row, 0, job.chunk.size},
-                   {target, target + kLanes<S>, 2 * kLanes<S>, 0, taps});
+    conv_inverse_fft<S>(job.chunk.size, {from, from + kLanes<S>, sums_row, 0, job.chunk.size},
+                        {target, target + kLanes<S>, 2 * kLanes<S>, 0, taps});
     if (!job.add) continue;
     for (int64_t i = 0; i < taps * 2 * kLanes<S>; ++i) to[i] += made[i];
   }
@@ -220,8 +220,8 @@ void conv_kernel_columns(const KernelColumns<S>& job, int64_t begin, int64_t end
       S* const from = job.halves + x * halves_stride(kernels, kLanes<S>) +
                       block * kernels.kernel * 2 * kLanes<S>;
       S* const to = slice + block / per_input * 2 * half + block % per_input * kLanes<S>;
-      fft<S>(job.size, {from, from + kLanes<S>, 2 * kLanes<S>, 0, kernels.kernel},
-             {to, to + half, row, 0, job.size});
+      conv_fft<S>(job.size, {from, from + kLanes<S>, 2 * kLanes<S>, 0, kernels.kernel},
+                  {to, to + half, row, 0, job.size});
     }
   }
 }
@@ -258,10 +258,11 @@ void conv_products(const Products<S>& job, int64_t begin, int64_t end) {
         for (int sign = 0; sign < (other == x ? 1 : 2); ++sign) {
           for (int64_t block = 0; block < lanes / kLanes<S>; ++block) {
             S* const from = out.of[sign] + block * kLanes<S>;
-            S* const to = column(job.out, sign == 0 ? x : other,
-                                 p * job.out.slot / kLanes<S> + block);
-            inverse_fft<S>(size, {from, from + lanes, row, 0, size},
-                           {to, to + kLanes<S>, 2 * kLanes<S>, taps / 2, taps / 2 + chunk.made});
+            S* const to =
+                column(job.out, sign == 0 ? x : other, p * job.out.slot / kLanes<S> + block);
+            conv_inverse_fft<S>(
+                size, {from, from + lanes, row, 0, size},
+                {to, to + kLanes<S>, 2 * kLanes<S>, taps / 2, taps / 2 + chunk.made});
           }
         }
       }

@@ -155,14 +155,14 @@ static inline int64_t work_row(int64_t pairs, int64_t slot, int64_t lanes) {
 
 namespace vmr::kernels {
 
-#define VMR_DECLARE_CONV_STAGES(isa)                                                           \
-  namespace isa {                                                                              \
-  template <typename S>                                                                        \
-  detection_conv::Stages<S> conv_stages();                                                     \
-  template <typename S>                                                                        \
-  void conv_kernel_columns(const detection_conv::KernelColumns<S>&, int64_t, int64_t);         \
-  template <typename S>                                                                        \
-  void conv_products(const detection_conv::Products<S>&, int64_t, int64_t);                    \
+#define VMR_DECLARE_CONV_STAGES(isa)                                                   \
+  namespace isa {                                                                      \
+  template <typename S>                                                                \
+  detection_conv::Stages<S> conv_stages();                                             \
+  template <typename S>                                                                \
+  void conv_kernel_columns(const detection_conv::KernelColumns<S>&, int64_t, int64_t); \
+  template <typename S>                                                                \
+  void conv_products(const detection_conv::Products<S>&, int64_t, int64_t);            \
   }
 VMR_DECLARE_CONV_STAGES(baseline)
 VMR_DECLARE_CONV_STAGES(avx2)

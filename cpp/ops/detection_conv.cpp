@@ -115,11 +115,11 @@ struct Cpu : CpuDevice {
     check_shape({op, "spectrum", "[F / 2 + 1, F, K] of large_conv2d_spectrum"}, spectrum,
                 {-1, -1, -1});
     const int64_t size = spectrum.size(1);
-    const bool known = std::find(std::begin(detection_conv::kSizes),
-                                 std::end(detection_conv::kSizes),
-                                 size) != std::end(detection_conv::kSizes);
-    const std::vector<int64_t> fitting = detection_conv::spectrum_shape(
-        {shape.inputs, shape.outputs, shape.kernel, true}, size);
+    const bool known =
+        std::find(std::begin(detection_conv::kSizes), std::end(detection_conv::kSizes), size) !=
+        std::end(detection_conv::kSizes);
+    const std::vector<int64_t> fitting =
+        detection_conv::spectrum_shape({shape.inputs, shape.outputs, shape.kernel, true}, size);
     check(known && size >= shape.kernel && spectrum.size(0) == fitting[0] &&
               spectrum.size(2) == fitting[2],
           op, ": spectrum must be large_conv2d_spectrum's for kernels of weight's shape, got ",

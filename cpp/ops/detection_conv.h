@@ -1,5 +1,5 @@
-// The large-kernel 2D convolution for any device; see granular.h for what a Device is. Here also the
-// direct way of it, of torch's own operators, which is all that CUDA has.
+// The large-kernel 2D convolution for any device; see granular.h for what a Device is. Here also
+// the direct way of it, of torch's own operators, which is all that CUDA has.
 #pragma once
 
 #include <array>
@@ -31,8 +31,12 @@ inline Tensor permuted(const Tensor& tensor, const std::vector<int64_t>& order) 
   return call<1>("aten::permute", "", tensor, order)[0];
 }
 // [B, N, N, C] as the [B, C, N, N] that torch's convolution takes, and back; no copies.
-inline Tensor channels_first(const Tensor& maps) { return permuted(maps, {0, 3, 1, 2}); }
-inline Tensor channels_last(const Tensor& maps) { return permuted(maps, {0, 2, 3, 1}); }
+inline Tensor channels_first(const Tensor& maps) {
+  return permuted(maps, {0, 3, 1, 2});
+}
+inline Tensor channels_last(const Tensor& maps) {
+  return permuted(maps, {0, 2, 3, 1});
+}
 
 // maps [B, N, N, C] with zeros outside each sample's [:n, :n].
 inline Tensor masked(const Tensor& maps, const Tensor& lengths) {
@@ -41,12 +45,11 @@ inline Tensor masked(const Tensor& maps, const Tensor& lengths) {
   const Tensor positions = call<1>("aten::cumsum", "", ones, int64_t{1}, std::nullopt)[0];
   const Tensor beyond =
       call<1>("aten::gt", "Tensor", positions, torch::stable::unsqueeze(lengths, 1))[0];
-  const Tensor outside =
-      call<1>("aten::logical_or", "", torch::stable::unsqueeze(beyond, 2),
-              torch::stable::unsqueeze(beyond, 1))[0];
-  return torch::stable::contiguous(
-      call<1>("aten::masked_fill", "Tensor", maps, torch::stable::unsqueeze(outside, 3),
-              torch::stable::new_zeros(maps, {}))[0]);
+  const Tensor outside = call<1>("aten::logical_or", "", torch::stable::unsqueeze(beyond, 2),
+                                 torch::stable::unsqueeze(beyond, 1))[0];
+  return torch::stable::contiguous(call<1>("aten::masked_fill", "Tensor", maps,
+                                           torch::stable::unsqueeze(outside, 3),
+                                           torch::stable::new_zeros(maps, {}))[0]);
 }
 
 inline Tensor convolve_directly(const Tensor& maps, const Tensor& weight, const Tensor& bias,
@@ -57,9 +60,9 @@ inline Tensor convolve_directly(const Tensor& maps, const Tensor& weight, const 
   }
   const std::vector<int64_t> ones = {1, 1};
   const std::vector<int64_t> padding(2, weight.size(2) / 2);
-  const Tensor found =
-      call<1>("aten::convolution", "", channels_first(masked(maps, lengths)), weight, std::optional(bias), ones,
-              padding, ones, false, std::vector<int64_t>{0, 0}, int64_t{1})[0];
+  const Tensor found = call<1>("aten::convolution", "", channels_first(masked(maps, lengths)),
+                               weight, std::optional(bias), ones, padding, ones, false,
+                               std::vector<int64_t>{0, 0}, int64_t{1})[0];
   return masked(channels_last(found), lengths);
 }
 
@@ -69,10 +72,10 @@ inline std::tuple<Tensor, Tensor, Tensor> convolve_backward_directly(const Tenso
                                                                      const Tensor& lengths,
                                                                      bool maps_wanted) {
   if (maps.numel() == 0) {
-    return {torch::stable::new_zeros(maps, {maps_wanted ? maps.size(0) : 0, maps.size(1),
-                                            maps.size(2), maps.size(3)}),
-            torch::stable::new_zeros(weight, {weight.size(0), weight.size(1), weight.size(2),
-                                              weight.size(2)}),
+    return {torch::stable::new_zeros(
+                maps, {maps_wanted ? maps.size(0) : 0, maps.size(1), maps.size(2), maps.size(3)}),
+            torch::stable::new_zeros(
+                weight, {weight.size(0), weight.size(1), weight.size(2), weight.size(2)}),
             torch::stable::new_zeros(weight, {weight.size(0)})};
   }
   const std::vector<int64_t> ones = {1, 1};
@@ -83,9 +86,9 @@ inline std::tuple<Tensor, Tensor, Tensor> convolve_backward_directly(const Tenso
       channels_first(masked(maps, lengths)), weight,
       std::optional(std::vector<int64_t>(1, weight.size(0))), ones, padding, ones, false,
       std::vector<int64_t>{0, 0}, int64_t{1}, torch::headeronly::HeaderOnlyArrayRef<bool>(wanted));
-  return {maps_wanted ? masked(channels_last(found[0]), lengths)
-                      : empty_on(maps, {0, maps.size(1), maps.size(2), maps.size(3)},
-                                 maps.scalar_type()),
+  return {maps_wanted
+              ? masked(channels_last(found[0]), lengths)
+              : empty_on(maps, {0, maps.size(1), maps.size(2), maps.size(3)}, maps.scalar_type()),
           torch::stable::contiguous(found[1]), found[2]};
 }
 

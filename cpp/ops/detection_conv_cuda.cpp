@@ -14,9 +14,9 @@ struct Cuda : CudaDevice {
   }
 
   Tensor spectrum(const Tensor& weight, int64_t) const {
-    return empty_on(weight, {0, 0, 0},
-                    weight.scalar_type() == ScalarType::Double ? ScalarType::Double
-                                                               : ScalarType::Float);
+    return empty_on(
+        weight, {0, 0, 0},
+        weight.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float);
   }
 
   std::tuple<Tensor, Tensor, Tensor> convolve_backward(const detection_conv::Shape&,

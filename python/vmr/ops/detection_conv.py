@@ -32,8 +32,8 @@ def large_conv2d(
     goes by FFT where that is faster, on CUDA by torch's convolution.
 
     Args:
-        maps: [B, N, N, Ci] with N >= 1, channels last; float32, float64, float16 or bfloat16 (these two are
-            computed in float32 on the CPU).
+        maps: [B, N, N, Ci] with N >= 1, channels last; float32, float64, float16 or bfloat16 (these
+            two are computed in float32 on the CPU).
         weight: [Co, Ci, C, C] with an odd C, of the same dtype.
         bias: [Co] of the same dtype.
         lengths: [B] int64, each sample's n, 0 to N.

@@ -34,7 +34,7 @@ def large_conv2d_kept(
 def large_conv2d_spectrum(weight: Tensor, frames: int) -> Tensor:
     """The kernels' transform as the CPU's kernels read it, [F / 2 + 1, F, K]; empty without one."""
     weight = widened(weight)
-    outputs, inputs, kernel, _ = weight.shape
+    outputs, kernel = weight.shape[0], weight.shape[2]
     size = _core.convolution_size(frames, kernel)
     if size == 0:
         return weight.new_zeros(0, 0, 0)
