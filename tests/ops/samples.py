@@ -7,10 +7,12 @@ reference, gradients, opcheck, compile, export, autocast, and the invariances (t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from tests.ops import detection_points_samples as points
+from tests.ops.sample import Sample, strided
 
 # Relative and absolute; float32 is accumulated over up to 70 dimensions here.
 TOLERANCES = {
@@ -20,19 +22,6 @@ TOLERANCES = {
     torch.bfloat16: (1.6e-2, 8e-3),
 }
 DTYPES = list(TOLERANCES)
-
-
-class Sample(NamedTuple):
-    """One call of an operator."""
-
-    name: str
-    arguments: tuple[Any, ...]
-
-
-def strided(tensor: Tensor) -> Tensor:
-    """The same values, not contiguous."""
-    wide = torch.stack([tensor, torch.full_like(tensor, 7)], dim=-1)
-    return wide[..., 0]
 
 
 def granular_inputs(
@@ -219,5 +208,8 @@ SAMPLES: dict[str, Callable[[torch.dtype], list[Sample]]] = {
     "span_giou": span_iou,
     "span_giou_backward": span_iou_backward,
     "span_nms": span_nms,
+    "top_points": points.top_points,
+    "vertex_loss": points.vertex_loss,
+    "vertex_loss_backward": points.vertex_loss_backward,
 }
-DIFFERENTIABLE = ["granular_scores", "span_iou", "span_giou"]
+DIFFERENTIABLE = ["granular_scores", "span_iou", "span_giou", "vertex_loss"]

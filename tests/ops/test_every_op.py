@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.ops.samples import DIFFERENTIABLE, DTYPES, SAMPLES, TOLERANCES, Sample
+from tests.ops.sample import Sample
+from tests.ops.samples import DIFFERENTIABLE, DTYPES, SAMPLES, TOLERANCES
 from vmr import ops, reference
 
 DEVICES = ["cpu"] + (["cuda"] if ops.HAS_CUDA and torch.cuda.is_available() else [])
@@ -205,6 +206,8 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
     spans = torch.rand(900, 2, generator=random)
     many = torch.rand(8, 20000, generator=random)
     lengths = torch.full((8,), 20000)
+    maps = torch.randn(3, 301, 301, generator=random)
+    of_maps = (torch.tensor([[5, 250]] * 3), torch.arange(4), torch.tensor([301, 280, 301]))
     found: list[list[Tensor]] = []
     for count in (1, 2, 3):
         torch.set_num_threads(count)
@@ -221,13 +224,21 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
         )
         results += [torch.ops.vmr.span_giou(spans, spans)]
         results += torch.ops.vmr.span_giou_backward(torch.ones(900, 900), spans, spans)
+        results += [torch.ops.vmr.vertex_loss(maps, *of_maps, False, True)]
+        results += [torch.ops.vmr.vertex_loss_backward(maps[:, 0, 0], maps, *of_maps, True, True)]
+        results += torch.ops.vmr.top_points(maps, of_maps[2], 20)
         found.append(results)
     for other in found[1:]:
         for result, wanted in zip(other, found[0], strict=True):
             assert torch.equal(result, wanted)
 
 
-WITH_ISA_VARIANTS = ["granular_scores", "granular_scores_backward"]
+WITH_ISA_VARIANTS = [
+    "granular_scores",
+    "granular_scores_backward",
+    "vertex_loss",
+    "vertex_loss_backward",
+]
 
 
 def run_with_isa(isa: str, program: str) -> subprocess.CompletedProcess[str]:
