@@ -137,7 +137,9 @@ TEST(VertexLoss, IsTheErrorAgainstTheExplicitMapAndItsGradientTheDifferenceQuoti
       EXPECT_NEAR(losses[size(q)], example.loss(q, whole, sigmoid), 1e-12 * losses[size(q)]);
       for (int64_t place = q * n * n; place < (q + 1) * n * n; ++place) {
         double& score = example.scores[size(place)];
-        if (std::isnan(score)) EXPECT_EQ(gradients[size(place)], 0);
+        if (std::isnan(score)) {
+          EXPECT_EQ(gradients[size(place)], 0);
+        }
         if (std::isnan(score) || n > 10) continue;
         const double before = score;
         const double step = 1e-5;

@@ -1,4 +1,4 @@
-"""What a sample input is: see samples.py."""
+"""What a sample is, and what the lists of them share."""
 
 from __future__ import annotations
 
