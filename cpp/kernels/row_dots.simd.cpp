@@ -58,8 +58,8 @@ void tile(const Acc* const* rows, const Acc* vectors, int64_t padded, Ahead* ahe
   }
 }
 
-// The first two vectors go with the norms, if these are wanted; then three at a time: 12 sums, 3 vectors and a row are
-// the 16 registers that AVX2 has.
+// The first two vectors go with the norms, if these are wanted; then three at a time: 12 sums, 3
+// vectors and a row are the 16 registers that AVX2 has.
 template <typename Acc>
 void row_tile(const Acc* const* rows, const Acc* vectors, int64_t vector_count, int64_t padded,
               Ahead ahead, Output<Acc> out) {

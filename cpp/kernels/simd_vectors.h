@@ -1,5 +1,6 @@
-// What the files that are compiled once per instruction set share: vectors as wide as the registers.
-// For NAME.simd.cpp files alone; everything is in VMR_ISA's namespace and local to a file.
+// What the files that are compiled once per instruction set share: vectors as wide as the
+// registers. For NAME.simd.cpp files alone; everything is in VMR_ISA's namespace and local to a
+// file.
 #pragma once
 
 #include "kernels/scalar.h"

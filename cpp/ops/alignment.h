@@ -98,8 +98,7 @@ Tensor gram_matrix(const Tensor& frames, const Tensor& lengths) {
       empty_on(frames, {sizes.videos, sizes.frames, sizes.frames}, frames.scalar_type());
   dispatch_floating(frames.scalar_type(), [&](auto type) {
     using T = decltype(type);
-    Device(frames).gram(
-        alignment::Gram<T>{sizes, in<T>(rows), in<int64_t>(counts), out<T>(gram)});
+    Device(frames).gram(alignment::Gram<T>{sizes, in<T>(rows), in<int64_t>(counts), out<T>(gram)});
   });
   return gram;
 }
@@ -117,8 +116,8 @@ Tensor gram_matrix_backward(const Tensor& gradients, const Tensor& frames, const
   const Tensor to = torch::stable::empty_like(rows);
   dispatch_floating(frames.scalar_type(), [&](auto type) {
     using T = decltype(type);
-    Device(frames).gram_gradient(alignment::GramGradient<T>{
-        sizes, in<T>(from), in<T>(rows), in<int64_t>(counts), out<T>(to)});
+    Device(frames).gram_gradient(alignment::GramGradient<T>{sizes, in<T>(from), in<T>(rows),
+                                                            in<int64_t>(counts), out<T>(to)});
   });
   return to;
 }
@@ -215,9 +214,9 @@ std::tuple<Tensor, Tensor> attention_pool_backward(const Tensor& pooled_gradient
   const Tensor to_vectors = torch::stable::empty_like(inputs.vectors);
   dispatch_floating(frames.scalar_type(), [&](auto type) {
     using T = decltype(type);
-    Device(frames).pool_gradient(alignment::PoolGradient<T>{
-        inputs.problem<T>(sizes), in<T>(from[0]), in<T>(from[1]),
-        wanted_out<T>(to_frames, frames_wanted), out<T>(to_vectors)});
+    Device(frames).pool_gradient(
+        alignment::PoolGradient<T>{inputs.problem<T>(sizes), in<T>(from[0]), in<T>(from[1]),
+                                   wanted_out<T>(to_frames, frames_wanted), out<T>(to_vectors)});
   });
   return {to_frames, to_vectors};
 }
@@ -286,9 +285,15 @@ std::tuple<Tensor, Tensor, Tensor> frame_alignment(
     const Tensor& relevance_offsets, const Tensor& alignment_vectors,
     const Tensor& alignment_offsets, const Tensor& segments, const Tensor& lengths,
     const Tensor& videos, bool reweight, bool align) {
-  FrameAlignmentInputs inputs = {
-      frames,   queries, relevance_vectors, relevance_offsets, alignment_vectors, alignment_offsets,
-      segments, lengths, videos};
+  FrameAlignmentInputs inputs = {frames,
+                                 queries,
+                                 relevance_vectors,
+                                 relevance_offsets,
+                                 alignment_vectors,
+                                 alignment_offsets,
+                                 segments,
+                                 lengths,
+                                 videos};
   const alignment::Sizes sizes = check_frame_alignment<Device>("frame_alignment", &inputs);
   const typename Device::Guard guard(frames);
   const Tensor relevance = empty_on(frames, {sizes.queries, sizes.frames}, frames.scalar_type());
@@ -313,9 +318,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> frame_alignment_backw
     const Tensor& alignment_offsets, const Tensor& segments, const Tensor& lengths,
     const Tensor& videos, bool reweight, bool align, bool frames_wanted, bool queries_wanted) {
   const char* const op = "frame_alignment_backward";
-  FrameAlignmentInputs inputs = {
-      frames,   queries, relevance_vectors, relevance_offsets, alignment_vectors, alignment_offsets,
-      segments, lengths, videos};
+  FrameAlignmentInputs inputs = {frames,
+                                 queries,
+                                 relevance_vectors,
+                                 relevance_offsets,
+                                 alignment_vectors,
+                                 alignment_offsets,
+                                 segments,
+                                 lengths,
+                                 videos};
   const alignment::Sizes sizes = check_frame_alignment<Device>(op, &inputs);
   const AlignmentChecks checks = {op, frames, "frames"};
   const std::vector<int64_t> per_frame = {sizes.queries, sizes.frames};
@@ -327,12 +338,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> frame_alignment_backw
                          torch::stable::contiguous(weight_gradients),
                          torch::stable::contiguous(dot_gradients)};
   using torch::stable::empty_like;
-  const Tensor to[] = {empty_gradient(inputs.frames, frames_wanted),
-                       empty_gradient(inputs.queries, queries_wanted),
-                       empty_like(inputs.relevance_vectors),
-                       empty_like(inputs.relevance_offsets),
-                       empty_like(inputs.alignment_vectors),
-                       empty_like(inputs.alignment_offsets)};
+  const Tensor to[] = {
+      empty_gradient(inputs.frames, frames_wanted), empty_gradient(inputs.queries, queries_wanted),
+      empty_like(inputs.relevance_vectors),         empty_like(inputs.relevance_offsets),
+      empty_like(inputs.alignment_vectors),         empty_like(inputs.alignment_offsets)};
   dispatch_floating(frames.scalar_type(), [&](auto type) {
     using T = decltype(type);
     Device(frames).alignment_gradient(alignment::AlignmentGradient<T>{

@@ -19,14 +19,8 @@ struct AlignedFramesInputs {
 
   template <typename T>
   alignment::AlignedFrames<T> problem(const alignment::Sizes& sizes) const {
-    return {sizes,
-            in<T>(frames),
-            in<T>(queries),
-            in<T>(relevance),
-            in<T>(weights),
-            in<int64_t>(lengths),
-            in<int64_t>(videos),
-            nullptr};
+    return {sizes,          in<T>(frames),        in<T>(queries),      in<T>(relevance),
+            in<T>(weights), in<int64_t>(lengths), in<int64_t>(videos), nullptr};
   }
 };
 
