@@ -115,7 +115,7 @@ def all_inputs(dtype: torch.dtype, large: bool) -> list[Inputs]:
 def gradients(dtype: torch.dtype, valid: Tensor, *shape: int) -> Tensor:
     """Of an output of this shape; NaN in its padding."""
     random = torch.Generator().manual_seed(sum(shape))
-    drawn = torch.randn(*shape, generator=random, dtype=torch.float64) / 4
+    drawn = torch.randn(*shape, generator=random, dtype=torch.float64) / 16
     return torch.where(valid, drawn, torch.nan).to(dtype)
 
 

@@ -5,7 +5,7 @@ says which video each sentence is about, in any order, and ``lengths`` [U] how m
 1 to N. What lies behind them, NaN included, changes nothing. All floating-point arguments of an
 operator have one dtype: float32, float64, float16 or bfloat16 (these two are computed in float32).
 
-The paper's matrices multiply the queries' side here, one vector a query, and never a frame: K^g v . Q^g q
+The paper's matrices multiply the query's side here, and never a frame: K^g v . Q^g q
 is v . (K^g)^T Q^g q. So a model calls, with products of a few vectors in between::
 
     _, segments = anchor_segment(frames, queries, lengths, videos)
