@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from tests.ops import alignment_samples as alignment
 from tests.ops import detection_points_samples as points
 from tests.ops.sample import Sample, strided
 
@@ -200,6 +201,7 @@ def span_nms(dtype: torch.dtype) -> list[Sample]:
 
 
 SAMPLES: dict[str, Callable[[torch.dtype], list[Sample]]] = {
+    **alignment.SAMPLES,
     "granular_scores": granular_scores,
     "granular_scores_backward": granular_scores_backward,
     "granular_proposals": granular_proposals,
@@ -212,4 +214,10 @@ SAMPLES: dict[str, Callable[[torch.dtype], list[Sample]]] = {
     "vertex_loss": points.vertex_loss,
     "vertex_loss_backward": points.vertex_loss_backward,
 }
-DIFFERENTIABLE = ["granular_scores", "span_iou", "span_giou", "vertex_loss"]
+DIFFERENTIABLE = [
+    *alignment.DIFFERENTIABLE,
+    "granular_scores",
+    "span_iou",
+    "span_giou",
+    "vertex_loss",
+]

@@ -12,12 +12,26 @@ because that would wait for the GPU: what is out of range is then ignored.
 from __future__ import annotations
 
 from vmr.ops._library import HAS_CUDA
+from vmr.ops.alignment import (
+    aligned_frames,
+    aligned_similarity,
+    anchor_segment,
+    attention_pool,
+    frame_alignment,
+    gram_matrix,
+)
 from vmr.ops.granular import granular_proposals, granular_scores
 from vmr.ops.spans import cxw_to_span, span_giou, span_iou, span_nms, span_to_cxw
 
 __all__ = [
     "HAS_CUDA",
+    "aligned_frames",
+    "aligned_similarity",
+    "anchor_segment",
+    "attention_pool",
     "cxw_to_span",
+    "frame_alignment",
+    "gram_matrix",
     "granular_proposals",
     "granular_scores",
     "span_giou",
