@@ -5,8 +5,6 @@ python benchmarks/ops/bench_alignment.py --out benchmarks/results/alignment.md
 
 from __future__ import annotations
 
-import resource
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +17,6 @@ from torch.nn import functional as F
 from vmr import ops
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from timing import Comparison, main
 
 FRAMES, DIM = 75, 512
 
