@@ -50,10 +50,9 @@ std::vector<Function*> runnable(Function* baseline, [[maybe_unused]] Function* a
 template <typename T>
 class AlignmentLoops : public testing::Test {
  public:
-  using Acc = accumulate_t<T>;
-  static constexpr double kTolerance = sizeof(Acc) == sizeof(double) ? 1e-12
-                                       : sizeof(T) == sizeof(Acc)    ? 1e-4
-                                                                     : 0.3;  // rounded on storing
+  static constexpr double kTolerance = sizeof(T) == sizeof(double)  ? 1e-12
+                                       : sizeof(T) == sizeof(float) ? 1e-4
+                                                                    : 0.3;  // rounded on storing
 };
 using Types = testing::Types<float, double, Half, BFloat16>;
 TYPED_TEST_SUITE(AlignmentLoops, Types, );
