@@ -169,3 +169,155 @@ def with_gradients(
     run: Callable[[Weights], Tensor], weights: Weights, gradient: Tensor
 ) -> tuple[Tensor, ...]:
     return torch.autograd.grad(run(weights), weights, gradient)
+
+
+# ---- the tables ----
+
+
+def agree(found: Tensor, wanted: Tensor) -> None:
+    torch.testing.assert_close(found, wanted, rtol=0, atol=2e-4)
+
+
+@torch.no_grad()
+def forward(batch: int) -> list[Comparison]:
+    weights = draw_weights()
+    merged, features = merge(weights), draw_features(batch, batch, FRAMES)
+    frames, queries, lengths, _ = features
+    segments, gram = segments_of(features), ops.gram_matrix(frames, lengths)
+    mask = literal_mask(segments, FRAMES)
+    for found in (vmr(weights, features), vmr(merged, features, gram)):
+        agree(found, literal(weights, features))
+    compiled = torch.compile(literal_alignment)
+    agree(
+        compiled(weights, frames, queries, mask), literal_alignment(weights, frames, queries, mask)
+    )
+
+    def run(function: Callable[..., Tensor], *arguments: object) -> Callable[[], Tensor]:
+        return torch.no_grad()(lambda: function(*arguments))
+
+    return [
+        Comparison(
+            f"features and segment to S^a, B = {batch}",
+            {
+                "vmr": run(aligned, weights, features, segments),
+                "vmr, Gram matrix given": run(aligned, weights, features, segments, gram),
+                "vmr, and weights merged": run(aligned, merged, features, segments, gram),
+                "PyTorch, literal": run(literal_alignment, weights, frames, queries, mask),
+                "PyTorch, literal, compiled": run(compiled, weights, frames, queries, mask),
+            },
+        ),
+        Comparison(
+            f"features to S^a, B = {batch}",
+            {
+                "vmr": run(vmr, weights, features),
+                "vmr, Gram matrix given": run(vmr, weights, features, gram),
+                "vmr, and weights merged": run(vmr, merged, features, gram),
+                "PyTorch, literal": run(literal, weights, features),
+            },
+        ),
+    ]
+
+
+def training(batch: int) -> Comparison:
+    weights = Weights(*(weight.requires_grad_() for weight in draw_weights()))
+    features = draw_features(batch, batch, FRAMES)
+    random = torch.Generator().manual_seed(3)
+    gradient = torch.randn(batch, FRAMES, FRAMES, generator=random)
+
+    def run(forward: Callable[[Weights, Features], Tensor]) -> tuple[Tensor, ...]:
+        return with_gradients(lambda given: forward(given, features), weights, gradient)
+
+    for found, wanted in zip(run(vmr), run(literal), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=2e-3)
+    return Comparison(
+        f"features to S^a and back to the weights, B = {batch}",
+        {"vmr": lambda: run(vmr), "PyTorch, literal": lambda: run(literal)},
+        repeats=15,
+    )
+
+
+def anchors(batch: int) -> Comparison:
+    features = draw_features(batch, batch, FRAMES)
+    frames, queries = features.frames, features.queries
+    same = (segments_of(features) == literal_segment(frames, queries)).float().mean()
+    assert same > 0.99  # others are ties but for rounding
+    return Comparison(
+        f"anchor, segment and mask, B = {batch}",
+        {
+            "vmr": lambda: literal_mask(segments_of(features), FRAMES),
+            "PyTorch, vectorised": lambda: literal_mask(literal_segment(frames, queries), FRAMES),
+            "reading the frames once (torch.sum)": frames.sum,
+        },
+    )
+
+
+@torch.no_grad()
+def several_queries(queries: int, frames: int) -> Comparison:
+    """Queries about one video: the literal version has its frames once a query."""
+    weights, features = draw_weights(), draw_features(1, queries, frames)
+    return Comparison(
+        f"features to S^a, {queries} quer{'y' if queries == 1 else 'ies'} of {frames:,} frames",
+        {
+            "vmr": torch.no_grad()(lambda: vmr(weights, features)),
+            "PyTorch, literal": torch.no_grad()(lambda: literal(weights, features)),
+        },
+        repeats=5,
+    )
+
+
+def comparisons() -> list[Comparison]:
+    return [
+        anchors(128),
+        *forward(32),
+        *forward(1),
+        training(32),
+        training(1),
+        *(several_queries(1, frames) for frames in (50, 300, 900, 3600)),
+        several_queries(32, 1800),
+    ]
+
+
+# ---- memory, each in a process of its own ----
+
+
+def peak(by: str, queries: int, frames: int) -> None:
+    """Prints by how much a run raises the process's largest size, in MB."""
+    torch.set_num_threads(1)
+    weights, features = draw_weights(), draw_features(1, queries, frames)
+    with torch.no_grad():
+        small = draw_features(1, 1, 2)
+        (vmr if by == "vmr" else literal)(weights, small)  # what libraries set up on first use
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        (vmr if by == "vmr" else literal)(weights, features)
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+
+def memory_table() -> list[str]:
+    lines = ["", "## Peak memory of a forward pass, MB", ""]
+    lines += ["| queries of a video | frames | vmr | PyTorch, literal |", "|---:|---:|---:|---:|"]
+    for queries, frames in ((1, 900), (1, 3600), (32, 1800)):
+        found = [
+            float(
+                subprocess.run(
+                    [sys.executable, __file__, "--peak", by, str(queries), str(frames)],
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    check=True,
+                ).stdout
+            )
+            for by in ("vmr", "literal")
+        ]
+        lines.append(f"| {queries} | {frames:,} | {found[0]:.0f} | {found[1]:.0f} |")
+    return lines
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--peak"]:
+        peak(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    else:
+        main(
+            f"Feature alignment (A2FA): D = {DIM}, N = {FRAMES} where not said",
+            comparisons,
+            __file__,
+            memory_table,
+        )

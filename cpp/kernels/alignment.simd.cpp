@@ -22,7 +22,10 @@ static_assert(kGramScratchRows >= kGramBlock + kTileRows);
 template <typename Acc>
 void gram_tile(const Acc* const* rows, const Acc* const* columns, int64_t padded, Acc* dots) {
   using V = typename Vector<Acc>::type;
-  V sums[kTileRows][kTileColumns] = {};
+  V sums[kTileRows][kTileColumns];
+  for (int r = 0; r < kTileRows; ++r) {
+    for (int c = 0; c < kTileColumns; ++c) sums[r][c] = V{};
+  }
   for (int64_t d = 0; d < padded; d += Vector<Acc>::kLanes) {
     V column[kTileColumns];
     for (int c = 0; c < kTileColumns; ++c) column[c] = load_vector(columns[c] + d);
@@ -36,6 +39,40 @@ void gram_tile(const Acc* const* rows, const Acc* const* columns, int64_t padded
   int k = 0;
   for (; k + 4 <= kSums; k += 4) sum_lanes(flat + k, dots + k);
   for (; k < kSums; ++k) dots[k] = sum_lanes(flat[k]);
+}
+
+// Columns [first, first + count) with the rows from their diagonal on down. A few columns stay in
+// the first-level cache, while the rows pass by.
+constexpr int64_t kGroupColumns = 3 * kTileColumns;
+
+template <typename T>
+void gram_group(const GramColumns<T>& problem, const accumulate_t<T>* const* columns, int64_t first,
+                int64_t count) {
+  using Acc = accumulate_t<T>;
+  const int64_t padded = padded_size(problem.dim);
+  Acc* const row_scratch = problem.scratch + kGramBlock * padded;
+  for (int64_t top = first - first % kTileRows; top < problem.row_count; top += kTileRows) {
+    const int64_t height =
+        problem.row_count - top < kTileRows ? problem.row_count - top : kTileRows;
+    const Acc* rows[kTileRows];
+    for (int64_t r = 0; r < kTileRows; ++r) {
+      const int64_t row = top + (r < height ? r : height - 1);  // the last one repeats
+      rows[r] =
+          unpack(problem.rows + row * problem.dim, problem.dim, padded, row_scratch + r * padded);
+    }
+    for (int64_t c = 0; c < count && first + c < top + height; c += kTileColumns) {
+      Acc dots[kTileRows * kTileColumns];
+      gram_tile(rows, columns + c, padded, dots);
+      const int64_t width = count - c < kTileColumns ? count - c : kTileColumns;
+      for (int64_t r = 0; r < height; ++r) {
+        for (int64_t k = 0; k < width; ++k) {
+          const Acc dot = dots[r * kTileColumns + k];
+          store(problem.gram + (top + r) * problem.stride + first + c + k, dot);
+          store(problem.gram + (first + c + k) * problem.stride + top + r, dot);
+        }
+      }
+    }
+  }
 }
 
 // ---- sums of rows ----
@@ -218,30 +255,10 @@ void gram_columns(const GramColumns<T>& problem) {
                         problem.scratch + c * padded);
   }
   for (int c = 0; c < kTileColumns; ++c) columns[columns_count + c] = columns[columns_count - 1];
-  Acc* const row_scratch = problem.scratch + kGramBlock * padded;
-  for (int64_t first = problem.first; first < problem.row_count; first += kTileRows) {
-    const int64_t row_end =
-        first + kTileRows < problem.row_count ? first + kTileRows : problem.row_count;
-    const Acc* rows[kTileRows];
-    for (int64_t r = 0; r < kTileRows; ++r) {
-      const int64_t row = first + r < row_end ? first + r : row_end - 1;  // the last one repeats
-      rows[r] =
-          unpack(problem.rows + row * problem.dim, problem.dim, padded, row_scratch + r * padded);
-    }
-    const int64_t column_end = row_end < problem.last ? row_end : problem.last;
-    for (int64_t column = problem.first; column < column_end; column += kTileColumns) {
-      Acc dots[kTileRows * kTileColumns];
-      gram_tile(rows, columns + (column - problem.first), padded, dots);
-      const int64_t width =
-          problem.last - column < kTileColumns ? problem.last - column : kTileColumns;
-      for (int64_t r = 0; r < row_end - first; ++r) {
-        for (int64_t c = 0; c < width; ++c) {
-          const Acc dot = dots[r * kTileColumns + c];
-          store(problem.gram + (first + r) * problem.stride + column + c, dot);
-          store(problem.gram + (column + c) * problem.stride + first + r, dot);
-        }
-      }
-    }
+  for (int64_t group = problem.first; group < problem.last; group += kGroupColumns) {
+    const int64_t left = problem.last - group;
+    gram_group(problem, columns + (group - problem.first), group,
+               left < kGroupColumns ? left : kGroupColumns);
   }
 }
 
