@@ -87,8 +87,16 @@ def unpack_annotations(folder: str | Path) -> None:
         archive.extractall(folder, filter="data")
 
 
-def main(title: str, comparisons: Callable[[], list[Comparison]], script: str) -> None:
-    """The command line of a benchmark: prints its tables, and writes them where --out says."""
+def main(
+    title: str,
+    comparisons: Callable[[], list[Comparison]],
+    script: str,
+    further: Callable[[], list[str]] = list,
+) -> None:
+    """The command line of a benchmark: prints its tables, and writes them where --out says.
+
+    ``further`` makes lines to follow the tables.
+    """
     parser = argparse.ArgumentParser(description=title)
     parser.add_argument("--out", type=Path, help="write the tables into this Markdown file")
     parser.add_argument("--threads", type=int, help=argparse.SUPPRESS)
@@ -135,4 +143,4 @@ def main(title: str, comparisons: Callable[[], list[Comparison]], script: str) -
                 f"| {row.work} | {row.contender} | {row.median:.3g} | {row.fastest:.3g} "
                 f"| {row.ratio:.3g} |"
             )
-    publish(lines, arguments.out)
+    publish([*lines, *further()], arguments.out)

@@ -15,7 +15,8 @@ function(vmr_add_simd_sources target)
     target_include_directories(${target}_${isa} PRIVATE cpp)
     target_compile_definitions(${target}_${isa} PRIVATE VMR_ISA=${isa})
     # Products are fused into sums (faster, one rounding less): these loops only accumulate.
-    target_compile_options(${target}_${isa} PRIVATE ${flags_${isa}} -ffp-contract=fast)
+    target_compile_options(${target}_${isa} PRIVATE
+      ${flags_${isa}} -ffp-contract=fast -fno-math-errno -fno-trapping-math)
     vmr_warnings(${target}_${isa})
     target_sources(${target} PUBLIC $<TARGET_OBJECTS:${target}_${isa}>)
   endforeach()

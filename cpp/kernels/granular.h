@@ -5,8 +5,8 @@
 
 #include <cstdint>
 
-#include "kernels/granular_simd.h"
 #include "kernels/granular_sizes.h"
+#include "kernels/row_dots.h"
 
 namespace vmr::kernels::granular {
 

@@ -1,5 +1,4 @@
-#include <cub/block/block_reduce.cuh>
-
+#include "kernels/cuda_block.cuh"
 #include "kernels/cuda_common.cuh"
 #include "kernels/granular_cuda.h"
 
@@ -7,11 +6,15 @@ namespace vmr::kernels::granular::cuda {
 namespace {
 
 using device::get;
+using device::Plus;
 using device::put;
 using device::thread_count;
 using device::thread_index;
 
 constexpr int kThreads = 256;
+
+template <typename Acc>
+using BlockReduction = device::BlockReduction<Acc, kThreads>;
 
 // The extremes of two parts of a channel. NaN wins, as in amin and amax.
 struct Lower {
@@ -24,30 +27,6 @@ struct Higher {
   template <typename Acc>
   __device__ Acc operator()(Acc a, Acc b) const {
     return (b > a || b != b) ? b : a;
-  }
-};
-
-// A block's reductions, whose results all threads get.
-template <typename Acc>
-struct BlockReduction {
-  using Reduce = cub::BlockReduce<Acc, kThreads>;
-  typename Reduce::TempStorage storage;
-  Acc result;
-
-  template <typename Operator>
-  __device__ Acc all(Acc value, Operator combine) {
-    __syncthreads();  // the previous result has been read by all
-    value = Reduce(storage).Reduce(value, combine);
-    if (threadIdx.x == 0) result = value;
-    __syncthreads();
-    return result;
-  }
-};
-
-struct Plus {
-  template <typename Acc>
-  __device__ Acc operator()(Acc a, Acc b) const {
-    return a + b;
   }
 };
 

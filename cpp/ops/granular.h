@@ -4,8 +4,8 @@
 
 #include <tuple>
 
-#include "kernels/granular_simd.h"
 #include "kernels/granular_sizes.h"
+#include "kernels/row_dots.h"
 #include "ops/common.h"
 
 namespace vmr::ops {

@@ -7,12 +7,14 @@ reference, gradients, opcheck, compile, export, autocast, and the invariances (t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from tests.ops.detection_samples import convolutions
+from tests.ops import alignment_samples as alignment
+from tests.ops import detection_points_samples as points
+from tests.ops.detection_conv_samples import convolutions
+from tests.ops.sample import Sample, strided
 
 # Relative and absolute; float32 is accumulated over up to 70 dimensions here.
 TOLERANCES = {
@@ -22,19 +24,6 @@ TOLERANCES = {
     torch.bfloat16: (1.6e-2, 8e-3),
 }
 DTYPES = list(TOLERANCES)
-
-
-class Sample(NamedTuple):
-    """One call of an operator."""
-
-    name: str
-    arguments: tuple[Any, ...]
-
-
-def strided(tensor: Tensor) -> Tensor:
-    """The same values, not contiguous."""
-    wide = torch.stack([tensor, torch.full_like(tensor, 7)], dim=-1)
-    return wide[..., 0]
 
 
 def granular_inputs(
@@ -244,6 +233,7 @@ def large_conv2d_backward(dtype: torch.dtype) -> list[Sample]:
 
 
 SAMPLES: dict[str, Callable[[torch.dtype], list[Sample]]] = {
+    **alignment.SAMPLES,
     "granular_scores": granular_scores,
     "granular_scores_backward": granular_scores_backward,
     "granular_proposals": granular_proposals,
@@ -256,5 +246,15 @@ SAMPLES: dict[str, Callable[[torch.dtype], list[Sample]]] = {
     "span_giou": span_iou,
     "span_giou_backward": span_iou_backward,
     "span_nms": span_nms,
+    "top_points": points.top_points,
+    "vertex_loss": points.vertex_loss,
+    "vertex_loss_backward": points.vertex_loss_backward,
 }
-DIFFERENTIABLE = ["granular_scores", "large_conv2d", "span_iou", "span_giou"]
+DIFFERENTIABLE = [
+    *alignment.DIFFERENTIABLE,
+    "granular_scores",
+    "large_conv2d",
+    "span_iou",
+    "span_giou",
+    "vertex_loss",
+]

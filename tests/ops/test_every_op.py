@@ -14,7 +14,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.ops.samples import DIFFERENTIABLE, DTYPES, SAMPLES, TOLERANCES, Sample
+from tests.ops import alignment_samples
+from tests.ops.sample import Sample
+from tests.ops.samples import DIFFERENTIABLE, DTYPES, SAMPLES, TOLERANCES
 from vmr import ops, reference
 
 DEVICES = ["cpu"] + (["cuda"] if ops.HAS_CUDA and torch.cuda.is_available() else [])
@@ -107,7 +109,7 @@ def test_gradients(name: str, device: str) -> None:
 @pytest.mark.parametrize("name", DIFFERENTIABLE)
 def test_second_derivatives_are_refused(name: str) -> None:
     arguments = leaves(SAMPLES[name](torch.float64)[0].arguments)
-    loss = operator(name)(*arguments).square().sum()
+    loss = sum(output.square().sum() for output in outputs(operator(name)(*arguments)))
     (gradient,) = torch.autograd.grad(loss, arguments[:1], create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()
@@ -144,6 +146,7 @@ def split(sample: Sample) -> tuple[tuple[Tensor, ...], tuple[Any, ...]]:
 def test_compiles_without_a_graph_break(name: str) -> None:
     tensors, settings = split(SAMPLES[name](torch.float32)[0])
     module = Call(name, settings)
+    torch._dynamo.reset()  # one code is compiled for many operators
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager", dynamic=True)
     for result, wanted in zip(compiled(*tensors), module(*tensors), strict=True):
         torch.testing.assert_close(result, wanted, rtol=0, atol=0, equal_nan=True)
@@ -203,12 +206,19 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
     ]
     gradient = torch.randn(2, frames, generator=random)
     spans = torch.rand(900, 2, generator=random)
+    alignment = [
+        (name, sample.arguments)
+        for name, samples in alignment_samples.SAMPLES.items()
+        for sample in samples(torch.float32, large=True)
+    ]
     many = torch.rand(8, 20000, generator=random)
     lengths = torch.full((8,), 20000)
-    maps = torch.randn(21, 37, 37, 5, generator=random)
+    images = torch.randn(21, 37, 37, 5, generator=random)
     tiled = torch.randn(1, 300, 300, 5, generator=random)
     weight, bias = torch.randn(16, 5, 9, 9, generator=random), torch.zeros(16)
     sizes = torch.arange(21) + 17
+    maps = torch.randn(3, 301, 301, generator=random)
+    of_maps = (torch.tensor([[5, 250]] * 3), torch.arange(4), torch.tensor([301, 280, 301]))
     found: list[list[Tensor]] = []
     for count in (1, 2, 3):
         torch.set_num_threads(count)
@@ -225,12 +235,17 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
         )
         results += [torch.ops.vmr.span_giou(spans, spans)]
         results += torch.ops.vmr.span_giou_backward(torch.ones(900, 900), spans, spans)
-        for image, valid in ((maps, sizes), (tiled, torch.tensor([290]))):
+        for image, valid in ((images, sizes), (tiled, torch.tensor([290]))):
             convolved = torch.ops.vmr.large_conv2d(image, weight, bias, valid)
             spectrum = torch.ops.vmr.large_conv2d_spectrum(weight, image.shape[1])
             results += [convolved, spectrum]
             results += [torch.ops.vmr.large_conv2d_kept(image, weight, bias, valid, spectrum)]
             results += torch.ops.vmr.large_conv2d_backward(convolved, image, weight, valid, True)
+        for name, arguments in alignment:
+            results += outputs(operator(name)(*arguments))
+        results += [torch.ops.vmr.vertex_loss(maps, *of_maps, False, True)]
+        results += [torch.ops.vmr.vertex_loss_backward(maps[:, 0, 0], maps, *of_maps, True, True)]
+        results += torch.ops.vmr.top_points(maps, of_maps[2], 20)
         found.append(results)
     for other in found[1:]:
         for result, wanted in zip(other, found[0], strict=True):
@@ -244,6 +259,9 @@ WITH_ISA_VARIANTS = [
     "large_conv2d_backward",
     "large_conv2d_kept",
     "large_conv2d_spectrum",
+    "vertex_loss",
+    "vertex_loss_backward",
+    *alignment_samples.SAMPLES,
 ]
 
 

@@ -33,11 +33,20 @@ def _of_queries(frames: Tensor, videos: Tensor, inside: Tensor) -> Tensor:
     return torch.where(inside[..., None], widened(frames)[videos], 0.0)
 
 
+def _only(found: tuple[Tensor, ...], *wanted: bool) -> tuple[Tensor, ...]:
+    """The gradients; for the first ones, where nobody asked for them, an empty tensor."""
+    first = tuple(
+        gradient if ask else gradient.new_empty(0)
+        for gradient, ask in zip(found, wanted, strict=False)
+    )
+    return first + found[len(wanted) :]
+
+
 def gram_matrix(frames: Tensor, lengths: Tensor) -> Tensor:
     """[U, N, N] dot products of a video's frames with one another; zeros in the padding."""
     valid = _valid(lengths, frames.shape[1])[..., None]
     rows = torch.where(valid, widened(frames), 0.0)
-    return (rows @ rows.mT).to(frames.dtype)
+    return torch.where(valid & valid.mT, rows @ rows.mT, 0.0).to(frames.dtype)
 
 
 def gram_matrix_backward(output_gradients: Tensor, frames: Tensor, lengths: Tensor) -> Tensor:
@@ -103,11 +112,13 @@ def attention_pool_backward(
     vectors: Tensor,
     segments: Tensor,
     videos: Tensor,
+    frames_wanted: bool,
 ) -> tuple[Tensor, ...]:
     """The gradients of frames and vectors."""
-    return gradients(
+    found = gradients(
         attention_pool, (pooled_gradients, weight_gradients), (frames, vectors, segments, videos)
     )
+    return _only(found, frames_wanted)
 
 
 def frame_alignment(
@@ -138,7 +149,8 @@ def frame_alignment(
     if align:
         logits = relevance * dots(alignment_vectors) + widened(alignment_offsets)[:, None]
         weights = logits.sigmoid().masked_fill(~_inside(segments, total), 0.0)
-    found = relevance.masked_fill(~valid, 0.0), weights.masked_fill(~valid, 0.0), dots(queries)
+    dotted = dots(queries).masked_fill(~valid, 0.0)
+    found = relevance.masked_fill(~valid, 0.0), weights.masked_fill(~valid, 0.0), dotted
     return found[0].to(frames.dtype), found[1].to(frames.dtype), found[2].to(frames.dtype)
 
 
@@ -157,9 +169,11 @@ def frame_alignment_backward(
     videos: Tensor,
     reweight: bool,
     align: bool,
+    frames_wanted: bool,
+    queries_wanted: bool,
 ) -> tuple[Tensor, ...]:
     """The gradients of the six floating-point arguments."""
-    return gradients(
+    found = gradients(
         frame_alignment,
         (relevance_gradients, weight_gradients, dot_gradients),
         (
@@ -176,6 +190,7 @@ def frame_alignment_backward(
         reweight,
         align,
     )
+    return _only(found, frames_wanted, queries_wanted)
 
 
 def aligned_frames(
@@ -189,8 +204,8 @@ def aligned_frames(
     """[B, N, D] the aligned frames of eqs. 10 and 12; zeros in the padding."""
     valid = _valid(lengths[videos], frames.shape[1])
     v = _of_queries(frames, videos, valid)
-    alpha = widened(weights)[..., None]
-    aligned = alpha * widened(queries)[:, None] + (1 - alpha) * widened(relevance)[..., None] * v
+    alpha, r = (torch.where(valid, widened(x), 0.0)[..., None] for x in (weights, relevance))
+    aligned = alpha * widened(queries)[:, None] + (1 - alpha) * r * v
     return torch.where(valid[..., None], aligned, 0.0).to(frames.dtype)
 
 
@@ -202,13 +217,15 @@ def aligned_frames_backward(
     weights: Tensor,
     lengths: Tensor,
     videos: Tensor,
+    frames_wanted: bool,
 ) -> tuple[Tensor, ...]:
     """The gradients of frames, queries, relevance and weights."""
-    return gradients(
+    found = gradients(
         aligned_frames,
         output_gradients,
         (frames, queries, relevance, weights, lengths, videos),
     )
+    return _only(found, frames_wanted)
 
 
 def aligned_similarity(
@@ -253,10 +270,12 @@ def aligned_similarity_backward(
     weights: Tensor,
     lengths: Tensor,
     videos: Tensor,
+    gram_wanted: bool,
 ) -> tuple[Tensor, ...]:
     """The gradients of the five floating-point arguments."""
-    return gradients(
+    found = gradients(
         aligned_similarity,
         output_gradients,
         (gram, query_dots, query_norms, relevance, weights, lengths, videos),
     )
+    return _only(found, gram_wanted)

@@ -1,5 +1,4 @@
-// The one hot loop of the granular scores, compiled for several instruction sets
-// (granular.simd.cpp).
+// Dot products of rows with vectors, compiled for several instruction sets (row_dots.simd.cpp).
 #pragma once
 
 #include <cstdint>
@@ -10,6 +9,10 @@ namespace vmr::kernels {
 
 // Rows of vectors are padded with zeros to a multiple of this many elements: no kernel has a tail.
 constexpr int64_t kDimAlignment = 16;
+
+static constexpr int64_t padded_size(int64_t size) {
+  return (size + kDimAlignment - 1) / kDimAlignment * kDimAlignment;
+}
 
 template <typename T>
 struct RowDots {
@@ -25,7 +28,7 @@ struct RowDots {
   Acc* scratch;          // [4, padded dim]
   Acc* dots;             // out [vector_count, dots_stride], of which row_count are written
   int64_t dots_stride;
-  Acc* squared_norms;  // out [row_count]; may be null where vector_count is 1
+  Acc* squared_norms;  // out [row_count], or null
 };
 
 // Dot products of every row with every vector, and every row's squared norm, in one pass over the
