@@ -23,7 +23,7 @@ needs_models = pytest.mark.skipif(
     reason="the small models are not installed (vmr models install)",
 )
 
-ASKS_MODELS = {"granalign.ipynb", "quickstart.ipynb"}
+ASKS_MODELS = {"afa_fsgd.ipynb", "granalign.ipynb", "quickstart.ipynb"}
 NOTEBOOKS = [
     pytest.param(
         path,

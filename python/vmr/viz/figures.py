@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vmr.errors import InputError
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#3b6fb6", "#e08a1e", "#4f9d69", "#a04b8f", "#888888"
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE)
+
+Window = tuple[float, float]
+"""Start and end in seconds."""
 
 _ENDINGS = (".png", ".svg", ".pdf")
 _DPI = 130
@@ -45,6 +50,21 @@ def shortened(text: str, limit: int = 100) -> str:
     """The text on one line, cut at ``limit`` characters."""
     text = " ".join(text.split())
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def checked_windows(who: str, windows: Sequence[Window], name: str = "truth") -> list[Window]:
+    """The windows of the argument ``name`` of a picture.
+
+    Raises:
+        InputError: One is no span.
+    """
+    for start, end in windows:
+        if not 0.0 <= start <= end < math.inf:
+            raise InputError(
+                f"{who}: {name}: expected windows (start, end) with 0 <= start <= end in seconds, "
+                f"got ({start}, {end})"
+            )
+    return list(windows)
 
 
 def lettered(text: str) -> tuple[str, list[str]]:
