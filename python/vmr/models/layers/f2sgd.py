@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vmr import ops
 from vmr.errors import InputError
+from vmr.models.layers.detector import Detector
 from vmr.models.layers.kept import Kept, may_keep
+from vmr.models.layers.points import window_points
 from vmr.ops.detection import Region
 
+if TYPE_CHECKING:
+    from vmr.data.dataset import Batch
 
-class F2SGD(nn.Module):
+
+class F2SGD(Detector):
     """Frame-frame similarity guided detection: each point (i, j) of the map is a moment with a score.
 
     Two convolutions with large kernels look at the similarities of all pairs of frames, and a small
@@ -123,6 +130,21 @@ class F2SGD(nn.Module):
             return losses
         pairs = lengths * (lengths if self.loss_region == "whole" else lengths + 1)
         return losses / (pairs if self.loss_region == "whole" else pairs / 2)
+
+    def loss_weights(self) -> dict[str, float]:
+        """``vertex``, eq. 14."""
+        return {"vertex": 1.0}
+
+    def loss_counts(self, batch: Batch) -> dict[str, Tensor]:
+        """Queries of a batch with a window that the features cover; others say nothing."""
+        _, splits = window_points(batch)
+        return {"vertex": (splits.diff() > 0).sum().float()}
+
+    def loss_sums(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """:meth:`loss` summed over the queries of a batch, of the scores of :meth:`forward`."""
+        points, splits = window_points(batch)
+        losses = self.loss(outputs, points, splits, batch.video_lengths)
+        return {"vertex": losses.masked_fill(splits.diff() == 0, 0.0).sum()}
 
     @torch.no_grad()
     def moments(

@@ -24,8 +24,8 @@ class MapDetector(Detector):
 
     An interval from frame i to frame j has the maximum of its frames' features; neighbouring intervals
     see each other through 2D convolutions; each gets a logit. The loss is binary cross-entropy against
-    the interval's largest IoU with a window, scaled so that ``lowest`` is 0 and ``highest`` is 1. Answers
-    are intervals by their score, after non-maximum suppression.
+    the interval's largest IoU with a window, scaled so that ``lowest`` is 0 and ``highest`` is 1.
+    Answers are intervals by their score, after non-maximum suppression.
 
     Two things are left out of the published network: the sentence, which it multiplies onto the map, is
     in the frames already; and all intervals are candidates, not fewer of the longer ones.
