@@ -41,6 +41,7 @@ class A2FAF2SGDConfig(SentenceConfig, frozen=True, kw_only=True, tag="afa-fsgd")
         channels: Of both convolutions.
         head_hidden: Columns of the network at each point.
         score: "sigmoid" or "linear", what eq. 14 compares with 0 and 1.
+        score_prior: What the sigmoid of every score begins near (see :class:`vmr.F2SGD`).
         loss_region: "whole", all pairs of frames as in eq. 14, or "upper", those with i <= j.
         loss_reduction: "sum" over the points of a map as in eq. 14, or "mean".
         top_k: Moments that the model answers with: 10 for QVHighlights, else 1.
@@ -56,6 +57,7 @@ class A2FAF2SGDConfig(SentenceConfig, frozen=True, kw_only=True, tag="afa-fsgd")
     channels: int = 16
     head_hidden: int = 16
     score: Literal["sigmoid", "linear"] = "sigmoid"
+    score_prior: float = 0.001
     loss_region: Literal["whole", "upper"] = "whole"
     loss_reduction: Literal["sum", "mean"] = "sum"
     top_k: int = 10
@@ -122,6 +124,7 @@ class A2FAF2SGD(SentenceModel):
             sigmoid=config.score == "sigmoid",
             loss_region=config.loss_region,
             loss_reduction=config.loss_reduction,
+            prior=config.score_prior,
         )
 
     def inputs(self, batch: Batch) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -36,6 +37,9 @@ class F2SGD(Detector):
         sigmoid: Whether the score of eq. 14 is a sigmoid, or linear; the paper does not say.
         loss_region: "whole", all pairs of frames as in eq. 14, or "upper", those that are moments.
         loss_reduction: "sum" over the points of a map as in eq. 14, or "mean".
+        prior: What the sigmoid of every score begins near; the paper does not say. A map has one 1 among
+            thousands of zeros, so that from 0.5 on eq. 14 drives all scores to where a sigmoid no longer
+            learns, before it has seen a corner. A linear score begins at 0.
 
     Raises:
         InputError: A setting is out of its range.
@@ -50,6 +54,7 @@ class F2SGD(Detector):
         sigmoid: bool = True,
         loss_region: Region = "whole",
         loss_reduction: str = "sum",
+        prior: float = 0.001,
     ) -> None:
         super().__init__()
         rules = {
@@ -61,6 +66,7 @@ class F2SGD(Detector):
             "channels": (channels >= 1, "at least 1", channels),
             "hidden": (hidden >= 1, "at least 1", hidden),
             "loss_region": (loss_region in ("whole", "upper"), "whole or upper", loss_region),
+            "prior": (0 < prior < 1, "a probability between 0 and 1", prior),
             "loss_reduction": (loss_reduction in ("sum", "mean"), "sum or mean", loss_reduction),
         }
         for name, (right, expected, got) in rules.items():
@@ -77,6 +83,9 @@ class F2SGD(Detector):
             nn.init.xavier_uniform_(layer.weight)
             assert layer.bias is not None
             nn.init.zeros_(layer.bias)
+        if sigmoid:
+            assert self.score.bias is not None
+            nn.init.constant_(self.score.bias, math.log(prior / (1 - prior)))
         self._spectra: Kept[Tensor] = Kept()
 
     def extra_repr(self) -> str:
