@@ -6,6 +6,7 @@
 
 #include "bindings/bindings.h"
 #include "kernels/cpu_dispatch.h"
+#include "kernels/detection_conv.h"
 
 namespace py = pybind11;
 
@@ -33,5 +34,9 @@ PYBIND11_MODULE(_core, module) {
       "build_config", &build_config,
       "What this build was made of (empty where a part is absent) and the instruction set that "
       "its kernels use here.");
+  module.def("convolution_size", &vmr::kernels::detection_conv::fft_size, py::arg("frames"),
+             py::arg("kernel"),
+             "The FFT size that a convolution of maps of up to `frames` points an axis takes; 0 "
+             "where it goes the direct way.");
   vmr::bindings::bind_metrics(module);
 }

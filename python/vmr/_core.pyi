@@ -4,6 +4,9 @@ import numpy.typing as npt
 def build_config() -> dict[str, str]:
     """What this build was made of (empty where a part is absent) and the CPU instruction set in use."""
 
+def convolution_size(frames: int, kernel: int) -> int:
+    """The FFT size that a convolution of maps of up to ``frames`` points an axis takes; 0: directly."""
+
 def average_precisions(
     predictions: npt.NDArray[np.float64],
     prediction_offsets: npt.NDArray[np.int64],

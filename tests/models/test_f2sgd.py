@@ -149,7 +149,7 @@ def test_learns_where_blocks_are() -> None:
     features = torch.randn(count, rows, 12, generator=generator)
     features[inside] += 3.0
     lengths, splits = torch.full((count,), rows), torch.arange(count + 1)
-    detector = F2SGD(7, channels=8, hidden=8)
+    detector = F2SGD(7, channels=8, hidden=8, sigmoid=True)
     optimiser = torch.optim.Adam(detector.parameters(), lr=5e-3)
     for _ in range(60):
         optimiser.zero_grad()

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from tests.ops.detection_samples import convolutions
+
 # Relative and absolute; float32 is accumulated over up to 70 dimensions here.
 TOLERANCES = {
     torch.float64: (1e-10, 1e-12),
@@ -210,14 +212,49 @@ def span_nms(dtype: torch.dtype) -> list[Sample]:
     ]
 
 
+def large_conv2d(dtype: torch.dtype) -> list[Sample]:
+    return [Sample(name, drawn[:4]) for name, drawn in convolutions(dtype)]
+
+
+def large_conv2d_kept(dtype: torch.dtype) -> list[Sample]:
+    # Also a spectrum that was made for other maps, or is none.
+    samples = []
+    for name, drawn in convolutions(dtype):
+        for frames in {drawn.maps.shape[1], 20}:
+            spectrum = torch.ops.vmr.large_conv2d_spectrum(drawn.weight, frames)
+            samples.append(Sample(f"{name}, made for {frames}", (*drawn[:4], spectrum)))
+    return samples
+
+
+def large_conv2d_spectrum(dtype: torch.dtype) -> list[Sample]:
+    return [
+        Sample(name, (drawn.weight, drawn.maps.shape[1])) for name, drawn in convolutions(dtype)
+    ]
+
+
+def large_conv2d_backward(dtype: torch.dtype) -> list[Sample]:
+    return [
+        Sample(
+            name + (", maps wanted" if wanted else ""),
+            (drawn.gradient, drawn.maps, drawn.weight, drawn.lengths, wanted),
+        )
+        for name, drawn in convolutions(dtype)
+        for wanted in (True, False)
+    ]
+
+
 SAMPLES: dict[str, Callable[[torch.dtype], list[Sample]]] = {
     "granular_scores": granular_scores,
     "granular_scores_backward": granular_scores_backward,
     "granular_proposals": granular_proposals,
+    "large_conv2d": large_conv2d,
+    "large_conv2d_backward": large_conv2d_backward,
+    "large_conv2d_kept": large_conv2d_kept,
+    "large_conv2d_spectrum": large_conv2d_spectrum,
     "span_iou": span_iou,
     "span_iou_backward": span_iou_backward,
     "span_giou": span_iou,
     "span_giou_backward": span_iou_backward,
     "span_nms": span_nms,
 }
-DIFFERENTIABLE = ["granular_scores", "span_iou", "span_giou"]
+DIFFERENTIABLE = ["granular_scores", "large_conv2d", "span_iou", "span_giou"]

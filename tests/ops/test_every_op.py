@@ -205,6 +205,10 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
     spans = torch.rand(900, 2, generator=random)
     many = torch.rand(8, 20000, generator=random)
     lengths = torch.full((8,), 20000)
+    maps = torch.randn(21, 37, 37, 5, generator=random)
+    tiled = torch.randn(1, 300, 300, 5, generator=random)
+    weight, bias = torch.randn(16, 5, 9, 9, generator=random), torch.zeros(16)
+    sizes = torch.arange(21) + 17
     found: list[list[Tensor]] = []
     for count in (1, 2, 3):
         torch.set_num_threads(count)
@@ -221,13 +225,26 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
         )
         results += [torch.ops.vmr.span_giou(spans, spans)]
         results += torch.ops.vmr.span_giou_backward(torch.ones(900, 900), spans, spans)
+        for image, valid in ((maps, sizes), (tiled, torch.tensor([290]))):
+            convolved = torch.ops.vmr.large_conv2d(image, weight, bias, valid)
+            spectrum = torch.ops.vmr.large_conv2d_spectrum(weight, image.shape[1])
+            results += [convolved, spectrum]
+            results += [torch.ops.vmr.large_conv2d_kept(image, weight, bias, valid, spectrum)]
+            results += torch.ops.vmr.large_conv2d_backward(convolved, image, weight, valid, True)
         found.append(results)
     for other in found[1:]:
         for result, wanted in zip(other, found[0], strict=True):
             assert torch.equal(result, wanted)
 
 
-WITH_ISA_VARIANTS = ["granular_scores", "granular_scores_backward"]
+WITH_ISA_VARIANTS = [
+    "granular_scores",
+    "granular_scores_backward",
+    "large_conv2d",
+    "large_conv2d_backward",
+    "large_conv2d_kept",
+    "large_conv2d_spectrum",
+]
 
 
 def run_with_isa(isa: str, program: str) -> subprocess.CompletedProcess[str]:

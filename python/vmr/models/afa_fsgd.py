@@ -40,8 +40,8 @@ class A2FAF2SGDConfig(SentenceConfig, frozen=True, kw_only=True, tag="afa-fsgd")
         kernel_size: C of both convolutions, odd.
         channels: Of both convolutions.
         head_hidden: Columns of the network at each point.
-        score: "sigmoid" or "linear", what eq. 14 compares with 0 and 1.
-        score_prior: What the sigmoid of every score begins near (see :class:`vmr.F2SGD`).
+        score: "linear" or "sigmoid", what eq. 14 compares with 0 and 1; see :class:`F2SGD`.
+        score_prior: What the sigmoid of every score begins near; likewise.
         loss_region: "whole", all pairs of frames as in eq. 14, or "upper", those with i <= j.
         loss_reduction: "sum" over the points of a map as in eq. 14, or "mean".
         top_k: Moments that the model answers with: 10 for QVHighlights, else 1.
@@ -56,7 +56,7 @@ class A2FAF2SGDConfig(SentenceConfig, frozen=True, kw_only=True, tag="afa-fsgd")
     kernel_size: int = 21
     channels: int = 16
     head_hidden: int = 16
-    score: Literal["sigmoid", "linear"] = "sigmoid"
+    score: Literal["linear", "sigmoid"] = "linear"
     score_prior: float = 0.001
     loss_region: Literal["whole", "upper"] = "whole"
     loss_reduction: Literal["sum", "mean"] = "sum"

@@ -255,7 +255,7 @@ def _detector(config: HostConfig) -> Detector:
     if config.detector == "tan":
         return MapDetector(config.hidden, channels=config.map_channels, layers=config.map_layers)
     if config.detector == "points":
-        return F2SGD(config.kernel_size, channels=config.map_channels)
+        return F2SGD(config.kernel_size, channels=config.map_channels, sigmoid=True)
     return SetDetector(
         config.hidden,
         heads=config.heads,

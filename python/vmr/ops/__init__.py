@@ -20,13 +20,8 @@ from vmr.ops.alignment import (
     frame_alignment,
     gram_matrix,
 )
-from vmr.ops.detection import (
-    kernel_spectrum,
-    large_conv2d,
-    spectrum_size,
-    top_points,
-    vertex_loss,
-)
+from vmr.ops.detection import top_points, vertex_loss
+from vmr.ops.detection_conv import kernel_spectrum, large_conv2d, spectrum_size
 from vmr.ops.granular import granular_proposals, granular_scores
 from vmr.ops.spans import cxw_to_span, span_giou, span_iou, span_nms, span_to_cxw
 

@@ -39,7 +39,7 @@ class F2SGD(Detector):
         loss_reduction: "sum" over the points of a map as in eq. 14, or "mean".
         prior: What the sigmoid of every score begins near; the paper does not say. A map has one 1 among
             thousands of zeros, so that from 0.5 on eq. 14 drives all scores to where a sigmoid no longer
-            learns, before it has seen a corner. A linear score begins at 0.
+            learns, and it stays 0 everywhere. A linear score begins at 0.
 
     Raises:
         InputError: A setting is out of its range.
@@ -51,7 +51,7 @@ class F2SGD(Detector):
         *,
         channels: int = 16,
         hidden: int = 16,
-        sigmoid: bool = True,
+        sigmoid: bool = False,
         loss_region: Region = "whole",
         loss_reduction: str = "sum",
         prior: float = 0.001,
