@@ -179,11 +179,12 @@ class F2SGD(Detector):
     def _convolved(self, layer: nn.Conv2d, maps: Tensor, lengths: Tensor) -> Tensor:
         assert layer.bias is not None
         spectrum = None
-        size = ops.spectrum_size(maps.shape[1], self.kernel_size)
-        if size and may_keep((layer.weight,)):
-            spectrum = self._spectra.get(
-                (layer is self.first, size),
-                (self.first.weight, self.second.weight),
-                lambda: ops.kernel_spectrum(layer.weight, maps.shape[1]),
-            )
+        if may_keep((layer.weight,)):
+            size = ops.spectrum_size(maps.shape[1], self.kernel_size)
+            if size:
+                spectrum = self._spectra.get(
+                    (layer is self.first, size),
+                    (self.first.weight, self.second.weight),
+                    lambda: ops.kernel_spectrum(layer.weight, maps.shape[1]),
+                )
         return ops.large_conv2d(maps, layer.weight, layer.bias, lengths, spectrum=spectrum)
