@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from vmr.models.base import MomentModel
     from vmr.models.granalign import GranAlign
     from vmr.models.granalign_config import GranAlignConfig
+    from vmr.models.host import HostConfig, PluginHost
     from vmr.models.layers.a2fa import A2FA
     from vmr.models.layers.f2sgd import F2SGD
     from vmr.models.moment_detr import MomentDETR, MomentDETRConfig
@@ -65,6 +66,7 @@ __all__ = [
     "FrameScores",
     "GranAlign",
     "GranAlignConfig",
+    "HostConfig",
     "InputError",
     "Moment",
     "MomentDETR",
@@ -72,6 +74,7 @@ __all__ = [
     "MomentDataset",
     "MomentMetric",
     "MomentModel",
+    "PluginHost",
     "Prediction",
     "Queries",
     "Query",
@@ -104,11 +107,13 @@ _LAZY = {
     "FrameScores": "vmr.results",
     "GranAlign": "vmr.models.granalign",
     "GranAlignConfig": "vmr.models.granalign_config",
+    "HostConfig": "vmr.models.host",
     "MomentDETR": "vmr.models.moment_detr",
     "MomentDETRConfig": "vmr.models.moment_detr",
     "MomentDataset": "vmr.data.dataset",
     "MomentMetric": "vmr.evaluation",
     "MomentModel": "vmr.models.base",
+    "PluginHost": "vmr.models.host",
     "Prediction": "vmr.evaluation",
     "Queries": "vmr.data.annotations",
     "Query": "vmr.data.records",

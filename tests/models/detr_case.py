@@ -35,9 +35,14 @@ def numbers(name: str, *shape: int) -> Tensor:
 
 
 def draw_weights(model: nn.Module) -> None:
-    """Weights that depend on their names alone, of the size that training would give them."""
+    """Weights that depend on their names alone, of the size that training would give them.
+
+    Single numbers stay as they are.
+    """
     with torch.no_grad():
         for name, parameter in model.named_parameters():
+            if parameter.dim() == 0:
+                continue
             drawn = numbers(name, *parameter.shape) / max(parameter.shape[-1], 4) ** 0.5
             parameter.copy_(drawn + (1 if name.endswith("weight") and drawn.dim() == 1 else 0))
 

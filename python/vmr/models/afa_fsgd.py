@@ -10,32 +10,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import msgspec
 import torch
 from torch import Tensor
 
 from vmr.errors import InputError
 from vmr.models.answers import prediction
-from vmr.models.base import ModelConfig, MomentModel
 from vmr.models.layers.a2fa import A2FA, Alignment, Frames
 from vmr.models.layers.f2sgd import F2SGD
 from vmr.models.layers.padding import row_mask
-from vmr.models.layers.points import window_points
-from vmr.progress import Progress, silent
+from vmr.models.sentence import SentenceConfig, SentenceModel
 
 if TYPE_CHECKING:
-    from vmr.data.dataset import Batch, MomentDataset
+    from vmr.data.dataset import Batch
     from vmr.evaluation.predictions import Prediction
 
 
-class A2FAF2SGDConfig(ModelConfig, frozen=True, kw_only=True, tag="afa-fsgd"):
+class A2FAF2SGDConfig(SentenceConfig, frozen=True, kw_only=True, tag="afa-fsgd"):
     """The hyper-parameters of A2FA + F2SGD; the defaults are the paper's for QVHighlights.
 
     Attributes:
-        source: Of the feature pack, whose columns lie in the sentence's space; None takes the one that
-            is as wide as the sentence.
-        first_column: Of the source; None where the video features are as wide as the sentence, and
-            where fit finds it.
         alignment: "full"; "align", without the reweighting of eqs. 7 to 10; "reweight", without the
             alignment of eqs. 11 and 12; "none", F2SGD alone on the frames as they are, whose map is the
             same for all sentences; "embedded", F2SGD alone on the query-embedded frames of eq. 1, which
@@ -48,14 +41,13 @@ class A2FAF2SGDConfig(ModelConfig, frozen=True, kw_only=True, tag="afa-fsgd"):
         channels: Of both convolutions.
         head_hidden: Columns of the network at each point.
         score: "linear" or "sigmoid", what eq. 14 compares with 0 and 1; see :class:`F2SGD`.
+        score_prior: What the sigmoid of every score begins near; likewise.
         loss_region: "whole", all pairs of frames as in eq. 14, or "upper", those with i <= j.
         loss_reduction: "sum" over the points of a map as in eq. 14, or "mean".
         top_k: Moments that the model answers with: 10 for QVHighlights, else 1.
         predict: "points" (eq. 15), or "segment", the interval of eq. 5 (the paper's Table 5).
     """
 
-    source: str | None = None
-    first_column: int | None = None
     alignment: Literal["full", "align", "reweight", "none", "embedded"] = "full"
     bias: bool = False
     normalize: bool = True
@@ -65,6 +57,7 @@ class A2FAF2SGDConfig(ModelConfig, frozen=True, kw_only=True, tag="afa-fsgd"):
     channels: int = 16
     head_hidden: int = 16
     score: Literal["linear", "sigmoid"] = "linear"
+    score_prior: float = 0.001
     loss_region: Literal["whole", "upper"] = "whole"
     loss_reduction: Literal["sum", "mean"] = "sum"
     top_k: int = 10
@@ -95,7 +88,7 @@ class A2FAF2SGDOutput(NamedTuple):
     weights: Tensor
 
 
-class A2FAF2SGD(MomentModel):
+class A2FAF2SGD(SentenceModel):
     """A2FA + F2SGD.
 
     Args:
@@ -109,7 +102,6 @@ class A2FAF2SGD(MomentModel):
     kind = "afa-fsgd"
     config_type = A2FAF2SGDConfig
     config: A2FAF2SGDConfig
-    wants_pooled = True
 
     def __init__(self, config: A2FAF2SGDConfig) -> None:
         super().__init__(config)
@@ -132,6 +124,7 @@ class A2FAF2SGD(MomentModel):
             sigmoid=config.score == "sigmoid",
             loss_region=config.loss_region,
             loss_reduction=config.loss_reduction,
+            prior=config.score_prior,
         )
 
     def inputs(self, batch: Batch) -> dict[str, Any]:
@@ -141,19 +134,7 @@ class A2FAF2SGD(MomentModel):
             InputError: The batch has no pooled sentences or features of another width, or there is NaN
                 or an infinity in them.
         """
-        video_dim, dim = self.widths
-        if batch.pooled is None:
-            raise InputError(
-                f"{self.kind}: expected sentences as one vector; MomentDataset gives them with "
-                "pooled=True, where the pack has pooled text"
-            )
-        widths = batch.video.shape[-1], batch.pooled.shape[-1]
-        if widths != (video_dim, dim):
-            raise InputError(
-                f"{self.kind}: expected video features of {video_dim} columns and sentences of {dim}, "
-                f"got {widths[0]} and {widths[1]}: it was made for other features"
-            )
-        _check_finite(batch)
+        sentences = self.sentences(batch)
         videos, firsts = _shared(batch) if self._compiled_call_impl is None else (None, None)
         inputs = {"video": batch.video, "video_lengths": batch.video_lengths}
         if batch.anchor_video is not None:
@@ -162,7 +143,7 @@ class A2FAF2SGD(MomentModel):
             inputs = {name: value[firsts] for name, value in inputs.items()}
         if batch.anchor_pooled is not None:
             inputs["anchor_queries"] = batch.anchor_pooled
-        return {**inputs, "queries": batch.pooled, "videos": videos}
+        return {**inputs, "queries": sentences, "videos": videos}
 
     def forward(
         self,
@@ -203,15 +184,7 @@ class A2FAF2SGD(MomentModel):
         Raises:
             InputError: The model does not know its columns yet, or the features are too narrow.
         """
-        dim = self.alignment.dim
-        if video.shape[-1] != dim:
-            first = self.config.first_column
-            if first is None or video.shape[-1] < first + dim:
-                raise InputError(
-                    f"{self.kind}: expected it to be fit on training queries or loaded first, or "
-                    f"features of {dim} columns alone; got {video.shape[-1]}"
-                )
-            video = video[..., first : first + dim]
+        video = video[..., self.source_columns(video)]
         return self.alignment.frames(video, video_lengths)
 
     def answer(
@@ -255,18 +228,15 @@ class A2FAF2SGD(MomentModel):
 
     def loss_weights(self) -> dict[str, float]:
         """``vertex``, eq. 14."""
-        return {"vertex": 1.0}
+        return self.detection.loss_weights()
 
     def loss_counts(self, batch: Batch) -> dict[str, Tensor]:
         """Queries with a window that the features cover; others say nothing."""
-        _, splits = window_points(batch)
-        return {"vertex": (splits.diff() > 0).sum().float()}
+        return self.detection.loss_counts(batch)
 
     def loss_sums(self, outputs: A2FAF2SGDOutput, batch: Batch) -> dict[str, Tensor]:
         """Eq. 14, summed over queries."""
-        points, splits = window_points(batch)
-        losses = self.detection.loss(outputs.scores, points, splits, batch.video_lengths)
-        return {"vertex": losses.masked_fill(splits.diff() == 0, 0.0).sum()}
+        return self.detection.loss_sums(outputs.scores, batch)
 
     # ---- answers --------------------------------------------------------------------------------------
 
@@ -302,15 +272,6 @@ class A2FAF2SGD(MomentModel):
             )
         ]
 
-    def fit(self, dataset: MomentDataset, progress: Progress = silent) -> None:
-        """Finds the columns of the source that lies in the sentence's space.
-
-        Raises:
-            InputError: No source, or more than one, fits the sentence.
-        """
-        first, _ = dataset.pack.columns_like(self.alignment.dim, self.config.source)
-        self.config = msgspec.structs.replace(self.config, first_column=first)
-
 
 def _cosines(frames: Frames, found: Alignment) -> Tensor:
     """[B, N] cosines of aligned frames and sentence, from the dot products that are there."""
@@ -339,25 +300,3 @@ def _shared(batch: Batch) -> tuple[Tensor | None, Tensor | None]:
         return None, None
     device = batch.video.device
     return torch.tensor(videos, device=device), torch.tensor(firsts, device=device)
-
-
-def _check_finite(batch: Batch) -> None:
-    """Refuses NaN and infinities: each would spread over its map."""
-    assert batch.pooled is not None
-    total = batch.video.sum() + batch.pooled.sum()
-    if bool(total.isfinite()):
-        return
-    rows = row_mask(batch.video_lengths, batch.video.shape[1])
-    for place, query in enumerate(batch.queries):
-        broken = ~batch.video[place].isfinite().all(dim=-1) & rows[place]
-        if bool(broken.any()):
-            row = int(broken.nonzero()[0])
-            raise InputError(
-                f"afa-fsgd: expected finite features, got NaN or an infinity in row {row} of video "
-                f"{query.video}"
-            )
-        if not bool(batch.pooled[place].isfinite().all()):
-            raise InputError(
-                f"afa-fsgd: expected finite features, got NaN or an infinity in the sentence of query "
-                f"{query.qid} on video {query.video}"
-            )

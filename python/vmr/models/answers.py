@@ -15,18 +15,18 @@ def prediction(
     query: Query,
     windows: Floats,
     scores: Floats,
-    row_scores: Floats,
+    row_scores: Floats | None,
     row_seconds: float,
     *,
     round_to: float | None = None,
 ) -> Prediction:
-    """A query's answer: its windows sorted by score, and a score a clip.
+    """A query's answer: its windows sorted by score, and a score a clip where there are some.
 
     Args:
         query: The query.
         windows: [K, 2] (start s, end s).
         scores: [K].
-        row_scores: [T], of the rows of the video.
+        row_scores: [T], of the rows of the video; None where the model gives none.
         row_seconds: Seconds from one row to the next.
         round_to: Seconds that bounds are rounded to a multiple of; None leaves them. They are cut to the
             video afterwards.
@@ -36,6 +36,9 @@ def prediction(
         bounds = np.round(bounds / round_to) * round_to
     bounds = bounds.clip(0.0, query.duration)
     order = np.argsort(-scores, kind="stable")
+    saliency = None
+    if row_scores is not None:
+        saliency = clip_scores(query, row_scores, row_seconds).tolist()
     return Prediction(
         qid=query.qid,
         query=query.text,
@@ -43,7 +46,7 @@ def prediction(
         pred_relevant_windows=[
             (float(bounds[k, 0]), float(bounds[k, 1]), float(scores[k])) for k in order
         ],
-        pred_saliency_scores=clip_scores(query, row_scores, row_seconds).tolist(),
+        pred_saliency_scores=saliency,
     )
 
 

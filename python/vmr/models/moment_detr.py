@@ -22,11 +22,9 @@ from vmr.models.layers.padding import masked_mean, row_mask, without_padding
 from vmr.models.layers.projection import InputProjection, Mlp, sine_positions
 from vmr.models.layers.set_prediction import (
     FOREGROUND,
+    SetLoss,
     alignment_losses,
-    label_losses,
-    match_spans,
     saliency_loss,
-    span_losses,
 )
 from vmr.models.layers.targets import ranked_clips, relative_windows, rows_inside
 from vmr.models.layers.transformer import Decoder, Encoder
@@ -153,6 +151,15 @@ class MomentDETR(MomentModel):
         if config.batch_contrastive:
             self.frame_contrast = nn.Linear(hidden, config.contrastive_dim)
             self.sentence_contrast = nn.Linear(hidden, config.contrastive_dim)
+        self.set_loss = SetLoss(
+            slots=config.moment_queries,
+            layers=config.decoder_layers,
+            auxiliary=config.auxiliary,
+            span_weight=config.span_weight,
+            giou_weight=config.giou_weight,
+            label_weight=config.label_weight,
+            background_weight=config.background_weight,
+        )
 
     def inputs(self, batch: Batch) -> dict[str, Any]:
         """What :meth:`forward` takes of a batch.
@@ -226,16 +233,10 @@ class MomentDETR(MomentModel):
         A term of a decoder layer before the last has the layer's number, from 0, behind its name.
         """
         config = self.config
-        layered = {
-            "span": config.span_weight,
-            "giou": config.giou_weight,
-            "label": config.label_weight,
-        }
+        more = {}
         if config.contrastive_align:
-            layered["contrastive_align"] = config.contrastive_align
-        weights = {
-            name + layer: weight for layer in self._layers for name, weight in layered.items()
-        }
+            more["contrastive_align"] = config.contrastive_align
+        weights = self.set_loss.weights(**more)
         weights["saliency"] = config.saliency_weight
         if config.batch_contrastive:
             weights["batch_contrastive"] = config.batch_contrastive
@@ -246,16 +247,9 @@ class MomentDETR(MomentModel):
         config = self.config
         windows = relative_windows(batch)
         inside = rows_inside(windows, batch.video_lengths, batch.video.shape[1])
-        matched = windows.counts.clamp(max=config.moment_queries).sum().float()
         answerable = (windows.counts > 0).sum().float()
-        slots = matched.new_tensor(len(batch) * config.moment_queries)
-        layered = {"span": matched, "giou": matched, "label": slots}
-        if config.contrastive_align:
-            layered["contrastive_align"] = answerable
-        # Tensors of their own, so that each may be summed in place over processes.
-        counts = {
-            name + layer: count.clone() for layer in self._layers for name, count in layered.items()
-        }
+        more = {"contrastive_align": answerable} if config.contrastive_align else {}
+        counts = self.set_loss.counts(windows, **more)
         counts["saliency"] = ranked_clips(batch, inside).kinds().any(dim=0).sum().float()
         if config.batch_contrastive:
             counts["batch_contrastive"] = answerable.clone()
@@ -270,31 +264,13 @@ class MomentDETR(MomentModel):
         config = self.config
         windows = relative_windows(batch)
         inside = rows_inside(windows, batch.video_lengths, batch.video.shape[1])
-        layers = len(self._layers)
-        spans, logits = outputs.spans[-layers:], outputs.logits[-layers:]
-        match = match_spans(
-            spans,
-            logits,
-            windows,
-            span_weight=config.span_weight,
-            giou_weight=config.giou_weight,
-            label_weight=config.label_weight,
-        )
-        span, giou = span_losses(spans, windows, match)
-        layered = {
-            "span": span,
-            "giou": giou,
-            "label": label_losses(logits, match, config.background_weight),
-        }
+        layered, match = self.set_loss.sums(outputs.spans, outputs.logits, windows)
         if outputs.slots is not None and outputs.tokens is not None:
+            layers = len(self.set_loss.names)
             layered["contrastive_align"] = alignment_losses(
                 outputs.slots[-layers:], outputs.tokens, match, config.temperature
             )
-        sums = {
-            name + layer: values[place]
-            for place, layer in enumerate(self._layers)
-            for name, values in layered.items()
-        }
+        sums = self.set_loss.by_layer(layered)
         clips = ranked_clips(batch, inside)
         sums["saliency"] = saliency_loss(outputs.saliency, clips, config.saliency_margin)
         if outputs.frames is not None and outputs.sentences is not None:
@@ -304,12 +280,6 @@ class MomentDETR(MomentModel):
                 moments[known], outputs.sentences[known], config.temperature
             )
         return sums
-
-    @property
-    def _layers(self) -> list[str]:
-        """What goes behind the name of a term: for each decoder layer that the loss is taken of."""
-        early = self.config.decoder_layers - 1 if self.config.auxiliary else 0
-        return [*(f"_{layer}" for layer in range(early)), ""]
 
     # ---- answers --------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _MODELS = {
     "moment-detr": ("vmr.models.moment_detr", "MomentDETR"),
     "afa-fsgd": ("vmr.models.afa_fsgd", "A2FAF2SGD"),
+    "host": ("vmr.models.host", "PluginHost"),
     "window-prior": ("vmr.models.window_prior", "WindowPrior"),
     "similarity": ("vmr.models.similarity", "RawSimilarity"),
 }

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import math
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vmr import ops
 from vmr.errors import InputError
+from vmr.models.layers.detector import Detector
 from vmr.models.layers.kept import Kept, may_keep
+from vmr.models.layers.points import window_points
 from vmr.ops.detection import Region
 
+if TYPE_CHECKING:
+    from vmr.data.dataset import Batch
 
-class F2SGD(nn.Module):
+
+class F2SGD(Detector):
     """Frame-frame similarity guided detection: each point (i, j) of the map is a moment with a score.
 
     Two convolutions with large kernels look at the similarities of all pairs of frames, and a small
@@ -26,10 +34,12 @@ class F2SGD(nn.Module):
         kernel_size: C, odd: 21 for QVHighlights, 27 for Charades-STA and ActivityNet in the paper.
         channels: Of both convolutions; the paper does not say.
         hidden: Columns inside the network at each point; the paper does not say.
-        sigmoid: Whether the score of eq. 14 is a sigmoid, or linear; the paper does not say. Among so
-            many points that are 0, a sigmoid often learns to be 0 everywhere and stays there.
+        sigmoid: Whether the score of eq. 14 is a sigmoid, or linear; the paper does not say.
         loss_region: "whole", all pairs of frames as in eq. 14, or "upper", those that are moments.
         loss_reduction: "sum" over the points of a map as in eq. 14, or "mean".
+        prior: What the sigmoid of every score begins near; the paper does not say. A map has one 1 among
+            thousands of zeros, so that from 0.5 on eq. 14 drives all scores to where a sigmoid no longer
+            learns, and it stays 0 everywhere. A linear score begins at 0.
 
     Raises:
         InputError: A setting is out of its range.
@@ -44,6 +54,7 @@ class F2SGD(nn.Module):
         sigmoid: bool = False,
         loss_region: Region = "whole",
         loss_reduction: str = "sum",
+        prior: float = 0.001,
     ) -> None:
         super().__init__()
         rules = {
@@ -55,6 +66,7 @@ class F2SGD(nn.Module):
             "channels": (channels >= 1, "at least 1", channels),
             "hidden": (hidden >= 1, "at least 1", hidden),
             "loss_region": (loss_region in ("whole", "upper"), "whole or upper", loss_region),
+            "prior": (0 < prior < 1, "a probability between 0 and 1", prior),
             "loss_reduction": (loss_reduction in ("sum", "mean"), "sum or mean", loss_reduction),
         }
         for name, (right, expected, got) in rules.items():
@@ -71,6 +83,9 @@ class F2SGD(nn.Module):
             nn.init.xavier_uniform_(layer.weight)
             assert layer.bias is not None
             nn.init.zeros_(layer.bias)
+        if sigmoid:
+            assert self.score.bias is not None
+            nn.init.constant_(self.score.bias, math.log(prior / (1 - prior)))
         self._spectra: Kept[Tensor] = Kept()
 
     def extra_repr(self) -> str:
@@ -125,6 +140,21 @@ class F2SGD(nn.Module):
         pairs = lengths * (lengths if self.loss_region == "whole" else lengths + 1)
         return losses / (pairs if self.loss_region == "whole" else pairs / 2)
 
+    def loss_weights(self) -> dict[str, float]:
+        """``vertex``, eq. 14."""
+        return {"vertex": 1.0}
+
+    def loss_counts(self, batch: Batch) -> dict[str, Tensor]:
+        """Queries of a batch with a window that the features cover; others say nothing."""
+        _, splits = window_points(batch)
+        return {"vertex": (splits.diff() > 0).sum().float()}
+
+    def loss_sums(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """:meth:`loss` summed over the queries of a batch, of the scores of :meth:`forward`."""
+        points, splits = window_points(batch)
+        losses = self.loss(outputs, points, splits, batch.video_lengths)
+        return {"vertex": losses.masked_fill(splits.diff() == 0, 0.0).sum()}
+
     @torch.no_grad()
     def moments(
         self, scores: Tensor, lengths: Tensor, row_seconds: Tensor, k: int
@@ -149,11 +179,12 @@ class F2SGD(nn.Module):
     def _convolved(self, layer: nn.Conv2d, maps: Tensor, lengths: Tensor) -> Tensor:
         assert layer.bias is not None
         spectrum = None
-        size = ops.spectrum_size(maps.shape[1], self.kernel_size)
-        if size and may_keep((layer.weight,)):
-            spectrum = self._spectra.get(
-                (layer is self.first, size),
-                (self.first.weight, self.second.weight),
-                lambda: ops.kernel_spectrum(layer.weight, maps.shape[1]),
-            )
+        if may_keep((layer.weight,)):
+            size = ops.spectrum_size(maps.shape[1], self.kernel_size)
+            if size:
+                spectrum = self._spectra.get(
+                    (layer is self.first, size),
+                    (self.first.weight, self.second.weight),
+                    lambda: ops.kernel_spectrum(layer.weight, maps.shape[1]),
+                )
         return ops.large_conv2d(maps, layer.weight, layer.bias, lengths, spectrum=spectrum)

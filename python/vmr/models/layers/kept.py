@@ -14,19 +14,24 @@ T = TypeVar("T")
 class Kept(Generic[T]):
     """Something made of weights, made anew once they change.
 
-    It is no part of a model's state: copies and checkpoints of the model make their own.
+    It is no part of a model's state: copies and checkpoints of the model make their own. What changes
+    values in place behind autograd's back (``weight.data.mul_(2)``) is not seen; under
+    ``torch.no_grad()`` it is.
     """
 
     def __init__(self) -> None:
         self._made: dict[Hashable, T] = {}
         self._of: Hashable = None
+        self._weights: list[Tensor] = []
 
     @torch.no_grad()
     def get(self, key: Hashable, weights: Sequence[Tensor], make: Callable[[], T]) -> T:
         """What ``make`` gives for these weights; other keys of the same weights stay too."""
         of = tuple((w.data_ptr(), w._version, w.dtype, w.device) for w in weights)
         if of != self._of:
+            # The weights' memory is held, so that no other weights can come to lie there.
             self._made, self._of = {}, of
+            self._weights = [weight.detach() for weight in weights]
         if key not in self._made:
             with torch.autocast(weights[0].device.type, enabled=False):
                 self._made[key] = make()

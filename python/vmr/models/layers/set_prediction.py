@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -134,6 +136,88 @@ def label_losses(logits: Tensor, match: Match, background_weight: float) -> Tens
     weights = rows.new_tensor([1.0, background_weight])
     flat = F.cross_entropy(rows, labels.reshape(-1), weights, reduction="none")
     return flat.reshape(labels.shape).sum(dim=(1, 2))
+
+
+@dataclass(frozen=True)
+class SetLoss:
+    """Moment-DETR's terms of set prediction, taken after every decoder layer.
+
+    A term of a layer before the last has the layer's number, from 0, behind its name.
+
+    Attributes:
+        slots: Q.
+        layers: Of the decoder.
+        auxiliary: Whether the terms are also taken after layers before the last.
+        span_weight: Of the L1 loss of (centre, width); in the matching cost too.
+        giou_weight: Of 1 - gIoU; in the matching cost too.
+        label_weight: Of the classification; in the matching cost too.
+        background_weight: Of a slot without a window, within the classification.
+    """
+
+    slots: int
+    layers: int
+    auxiliary: bool = True
+    span_weight: float = 10.0
+    giou_weight: float = 1.0
+    label_weight: float = 4.0
+    background_weight: float = 0.1
+
+    @property
+    def names(self) -> list[str]:
+        """What goes behind the name of a term: for each layer that the loss is taken of."""
+        early = self.layers - 1 if self.auxiliary else 0
+        return [*(f"_{layer}" for layer in range(early)), ""]
+
+    def weights(self, **more: float) -> dict[str, float]:
+        """The weight of each term, with ``more`` of every layer."""
+        layered = {
+            "span": self.span_weight,
+            "giou": self.giou_weight,
+            "label": self.label_weight,
+            **more,
+        }
+        return {name + layer: weight for layer in self.names for name, weight in layered.items()}
+
+    def counts(self, windows: Windows, **more: Tensor) -> dict[str, Tensor]:
+        """Matched windows, and slots, for each term; with ``more`` of every layer."""
+        matched = windows.counts.clamp(max=self.slots).sum().float()
+        slots = matched.new_tensor(len(windows.counts) * self.slots)
+        layered = {"span": matched, "giou": matched, "label": slots, **more}
+        # Tensors of their own, so that each may be summed in place over processes.
+        return {
+            name + layer: count.clone() for layer in self.names for name, count in layered.items()
+        }
+
+    def sums(
+        self, spans: Tensor, logits: Tensor, windows: Windows
+    ) -> tuple[dict[str, Tensor], Match]:
+        """Each term as a sum over the batch, [L] of the L layers that count, and the matching.
+
+        Args:
+            spans: [layers, B, Q, 2] (centre, width).
+            logits: [layers, B, Q, 2], foreground first.
+            windows: Of B queries.
+        """
+        spans, logits = spans[-len(self.names) :], logits[-len(self.names) :]
+        match = match_spans(
+            spans,
+            logits,
+            windows,
+            span_weight=self.span_weight,
+            giou_weight=self.giou_weight,
+            label_weight=self.label_weight,
+        )
+        span, giou = span_losses(spans, windows, match)
+        label = label_losses(logits, match, self.background_weight)
+        return {"span": span, "giou": giou, "label": label}, match
+
+    def by_layer(self, sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Terms [L] as scalars under the names of their layers."""
+        return {
+            name + layer: values[place]
+            for place, layer in enumerate(self.names)
+            for name, values in sums.items()
+        }
 
 
 def saliency_loss(scores: Tensor, clips: Clips, margin: float) -> Tensor:

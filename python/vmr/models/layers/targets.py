@@ -61,6 +61,11 @@ def relative_windows(batch: Batch) -> Windows:
 
 
 def rows_inside(windows: Windows, lengths: Tensor, rows: int) -> Tensor:
+    """Rows that lie in some window, [B, T] truth values; arguments of :func:`rows_in_windows`."""
+    return rows_in_windows(windows, lengths, rows).any(dim=-1)
+
+
+def rows_in_windows(windows: Windows, lengths: Tensor, rows: int) -> Tensor:
     """Rows whose middle lies in a window, and of each window the row that its own middle lies in.
 
     So a window shorter than a row has one, too.
@@ -71,7 +76,7 @@ def rows_inside(windows: Windows, lengths: Tensor, rows: int) -> Tensor:
         rows: T of the padded batch.
 
     Returns:
-        [B, T] truth values.
+        [B, T, M] truth values.
     """
     here = row_mask(windows.counts, windows.spans.shape[1])[:, None]
     start, end = windows.spans[:, None, :, 0], windows.spans[:, None, :, 1]
@@ -80,7 +85,7 @@ def rows_inside(windows: Windows, lengths: Tensor, rows: int) -> Tensor:
     middles = (places + 0.5) / counts
     own = ((start + end) / 2 * counts).long().minimum(counts - 1)
     inside = (((middles >= start) & (middles < end)) | (places == own)) & here
-    return inside.any(dim=-1) & row_mask(lengths, rows)
+    return inside & row_mask(lengths, rows)[..., None]
 
 
 def ranked_clips(batch: Batch, inside: Tensor) -> Clips:
