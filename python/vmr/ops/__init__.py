@@ -20,6 +20,7 @@ from vmr.ops.alignment import (
     frame_alignment,
     gram_matrix,
 )
+from vmr.ops.detection import top_points, vertex_loss
 from vmr.ops.granular import granular_proposals, granular_scores
 from vmr.ops.spans import cxw_to_span, span_giou, span_iou, span_nms, span_to_cxw
 
@@ -38,4 +39,6 @@ __all__ = [
     "span_iou",
     "span_nms",
     "span_to_cxw",
+    "top_points",
+    "vertex_loss",
 ]
