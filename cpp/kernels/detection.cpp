@@ -95,10 +95,11 @@ struct Best {
 
 template <typename T>
 void row_errors(const VertexProblem<T>& problem, double* row_errors, int64_t begin, int64_t end) {
+  const auto row_error = VMR_SELECT_ISA(vertex_row_error<T>);
   over_rows(problem, begin, end,
             [&](int64_t, int64_t offset, const Columns& columns, const accumulate_t<T>* truth) {
               row_errors[offset / problem.frames] =
-                  VMR_SELECT_ISA(vertex_row_error<T>)(vertex_row(problem, offset, columns, truth));
+                  row_error(vertex_row(problem, offset, columns, truth));
             });
 }
 
@@ -115,13 +116,14 @@ void sum_errors(const VertexProblem<T>& problem, const double* row_errors, T* lo
 template <typename T>
 void row_error_gradients(const VertexProblem<T>& problem, const T* loss_gradients,
                          T* score_gradients, int64_t begin, int64_t end) {
+  const auto row_gradients = VMR_SELECT_ISA(vertex_row_gradients<T>);
   over_rows(problem, begin, end,
             [&](int64_t q, int64_t offset, const Columns& columns, const accumulate_t<T>* truth) {
               T* const to = score_gradients + offset;
               const VertexRow<T> row = vertex_row(problem, offset, columns, truth);
               const int64_t first = row.count == 0 ? 0 : columns.begin;
               std::fill(to, to + first, T{});
-              VMR_SELECT_ISA(vertex_row_gradients<T>)(row, load(loss_gradients + q), to + first);
+              row_gradients(row, load(loss_gradients + q), to + first);
               std::fill(to + first + row.count, to + problem.frames, T{});
             });
 }
