@@ -84,7 +84,7 @@ def extract(
     folder = Path(out)
     paths = _by_name([Path(video) for video in videos])
     made: dict[str, str | float] = {"encoder": encoder.name, "every": every}
-    opened = {"encoder_spec": encoder}
+    opened: dict[str, object] = {"encoder_spec": encoder}
     reads: Encoder | SentenceEncoder | None = None
     if queries:
         reads = encoder if sentence_encoder is None else sentence_encoder

@@ -164,6 +164,11 @@ class A2FAF2SGD(MomentModel):
             inputs["anchor_queries"] = batch.anchor_pooled
         return {**inputs, "queries": batch.pooled, "videos": videos}
 
+    def shared(self, batch: Batch) -> dict[str, Any]:
+        """The frames of the one video that a batch is about, and their Gram matrix."""
+        inputs = self.inputs(batch)
+        return {"frames": self.frames(inputs["video"], inputs["video_lengths"])}
+
     def forward(
         self,
         video: Tensor,
@@ -174,6 +179,7 @@ class A2FAF2SGD(MomentModel):
         segments: Tensor | None = None,
         anchor_video: Tensor | None = None,
         anchor_queries: Tensor | None = None,
+        frames: Frames | None = None,
     ) -> A2FAF2SGDOutput:
         """Scores of all moments.
 
@@ -186,8 +192,10 @@ class A2FAF2SGD(MomentModel):
             anchor_video: [U, N, E] features of another model that eqs. 1 to 5 read instead (the paper's
                 Table 4).
             anchor_queries: [B, E] its sentences.
+            frames: What :meth:`frames` gave for the videos before; None computes it.
         """
-        frames = self.frames(video, video_lengths)
+        if frames is None:
+            frames = self.frames(video, video_lengths)
         return self.answer(
             frames,
             queries,
