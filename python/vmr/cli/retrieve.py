@@ -38,8 +38,8 @@ def add_parser(commands: Commands) -> None:
     trained = parser.add_argument_group(
         "a trained model",
         "Frames and sentences are encoded as those were that it was trained on; --encoder, "
-        "--sentence-encoder and --every replace what it names, and the options of other models do not go "
-        "with it.",
+        "--sentence-encoder and --every replace what it names. --preset, --rewriter, --captioner and "
+        "--param are GranAlign's alone.",
     )
     trained.add_argument(
         "--checkpoint", metavar="C",
@@ -112,7 +112,7 @@ def run(options: argparse.Namespace) -> int:
     finally:
         # What was found is written whatever stops the run.
         if options.out is not None and results:
-            _write(options.out, results, None if trained else retriever.recording)
+            _write(options.out, results, getattr(retriever, "recording", None))
     if options.json:
         say(results.to_json())
     if results:
