@@ -90,7 +90,7 @@ def write_pack(folder: Path, encoder: str, name: str = "pack") -> list[Path]:
     orders = {"warm": ("red", "green", "blue"), "cold": ("blue", "red", "red", "green")}
     videos = []
     (folder / name).mkdir(parents=True, exist_ok=True)
-    lines = []
+    lines: list[dict[str, Any]] = []
     for vid, colours in orders.items():
         path = folder / f"{vid}.mp4"
         videos.append(path if path.exists() else write_video(path, colours))
@@ -341,9 +341,14 @@ def test_queries_in_parts_share_the_video(
     whole = vmr.Retriever(model, encoder=ColourEncoder(), device="cpu")
     texts = ["red", "green", "blue", "red green"]
     expected = whole.retrieve(colour_video, texts)
-    calls = []
+    calls: list[int] = []
     frames = model.frames
-    monkeypatch.setattr(model, "frames", lambda *given: calls.append(1) or frames(*given))
+
+    def counted(*given: Any) -> Any:
+        calls.append(1)
+        return frames(*given)
+
+    monkeypatch.setattr(model, "frames", counted)
     monkeypatch.setattr(vmr.models.retriever, "_MOST_PAIRS", 1)
     found = whole.retrieve(colour_video, texts)
     assert calls == [1]
@@ -362,7 +367,7 @@ def test_what_does_not_fit_is_said(clip: Trained, colour_video: Path, tmp_path: 
     ):
         narrow.retrieve(colour_video, "red")
     detr = clip.run("moment-detr")
-    with pytest.warns(VmrWarning), pytest.raises(InputError, match="trained on the tokens of"):
+    with pytest.warns(VmrWarning), pytest.raises(InputError, match="reads the tokens of"):
         vmr.Retriever.from_pretrained(detr, sentence_encoder=WordCounts(), device="cpu").retrieve(
             colour_video, "red"
         )

@@ -79,6 +79,7 @@ class Retriever:
         self._sight = Sight.open(
             about.pack if about is not None else None,
             self.name,
+            pooled=model.wants_pooled,
             encoder=encoder,
             sentence_encoder=sentence_encoder,
             every=every,
@@ -87,7 +88,9 @@ class Retriever:
         )
         self._anchors: Sight | None = None
         if about is not None and about.anchor_pack is not None:
-            self._anchors = Sight.open(about.anchor_pack, f"{self.name}, anchor", device=device)
+            self._anchors = Sight.open(
+                about.anchor_pack, f"{self.name}, anchor", pooled=True, device=device
+            )
         self.model = model.to(self._device).eval()
         self.cache = Cache() if cache == "default" else cache
         self.backends = {"model": f"{model.kind} ({self.name})", **self._sight.backends}

@@ -21,7 +21,7 @@ from vmr.data.arrays import MissingKeyError, open_array
 from vmr.data.extract import pack_of, text_of
 from vmr.data.made import MadeFiles
 from vmr.data.pack_files import PackFiles
-from vmr.data.pack_spec import TEF, Pack
+from vmr.data.pack_spec import TEF, Pack, Text
 from vmr.data.packs import FeaturePack
 from vmr.data.records import Query
 from vmr.encoding import EncodedTexts, encode_texts, encode_video
@@ -57,6 +57,7 @@ class Sight:
         reader: What reads the sentences; None where they are word vectors.
         every: Seconds between two frames.
         root: The folder that has the rows; None where the encoder makes them.
+        pooled: Whether the model reads a sentence as one vector; else its tokens.
     """
 
     spec: Pack | None
@@ -65,6 +66,7 @@ class Sight:
     reader: Encoder | SentenceEncoder | None
     every: float
     root: Path | None
+    pooled: bool
 
     @classmethod
     def open(
@@ -72,6 +74,7 @@ class Sight:
         spec: Pack | None,
         name: str,
         *,
+        pooled: bool,
         encoder: str | Encoder | None = None,
         sentence_encoder: str | SentenceEncoder | None = None,
         every: float | None = None,
@@ -80,7 +83,7 @@ class Sight:
     ) -> Sight:
         """Opens the encoders that are named, or that the pack names.
 
-        The arguments are those of :class:`vmr.Retriever`.
+        The arguments are those of :class:`vmr.Retriever`, and the attributes.
 
         Raises:
             InputError: It is not known how such features are made, or what is named is not right.
@@ -114,6 +117,7 @@ class Sight:
             reader=known.reader(sentence_encoder, seen_by or encoder),
             every=every or own or _EVERY,
             root=None if features is None else Path(features),
+            pooled=pooled,
         )
 
     @property
@@ -137,16 +141,15 @@ class Sight:
         text = None if self.spec is None else self.spec.text
         if text is None:
             return found
-        if text.key is not None and found.tokens is None:
+        if self._reads_tokens(text) and found.tokens is None:
             raise InputError(
-                f"{self.name}: was trained on the tokens of sentences, which {self.reader.name} does "
-                "not give; name another sentence encoder"
+                f"{self.name}: reads the tokens of sentences, which {self.reader.name} does not give; "
+                "name another sentence encoder"
             )
-        widths = [] if text.pooled_key is None else [(found.pooled, text.pooled_width)]
-        if text.key is not None and found.tokens is not None:
-            widths.append((found.tokens[0], text.dim))
-        for made, wanted in widths:
-            self._check_width("sentences", made.shape[-1], wanted, self.reader.name)
+        columns, wanted = found.pooled.shape[1], text.pooled_width
+        if self._reads_tokens(text) and found.tokens is not None:
+            columns, wanted = found.tokens[0].shape[1], text.dim
+        self._check_width("sentences", columns, wanted, self.reader.name)
         if self.reader is self.encoder:
             self._check_frames(found.pooled.shape[1])
         return found
@@ -191,18 +194,22 @@ class Sight:
             spec = msgspec.structs.replace(pack_of(self.every), text=text_of(texts))
             if video_dim == seen.rows.shape[1]:
                 spec = msgspec.structs.replace(spec, columns=("video",))
-        arrays = {}
+        arrays: dict[int | str, dict[str, NDArray[np.float32]]] = {}
         if texts is not None:
-            text = spec.text
-            assert text is not None
-            for place, query in enumerate(queries):
-                made = {text.pooled_key: texts.pooled[place]}
-                if texts.tokens is not None:
-                    made[text.key] = texts.tokens[place]
-                arrays[query.qid] = {key: array for key, array in made.items() if key is not None}
+            assert spec.text is not None
+            # What the model does not read need not be there.
+            tokens = texts.tokens if self._reads_tokens(spec.text) else None
+            key = spec.text.pooled_key if tokens is None else spec.text.key
+            unread = {"key": None} if tokens is None else {"pooled_key": None}
+            spec = msgspec.structs.replace(spec, text=msgspec.structs.replace(spec.text, **unread))
+            rows = texts.pooled if tokens is None else tokens
+            arrays = {query.qid: {str(key): row} for query, row in zip(queries, rows, strict=True)}
         name = f"features for {self.name}"
         files = MadeFiles(spec, name, video=seen.rows, texts=arrays, root=self.root)
         return FeaturePack(spec, files, name=name)
+
+    def _reads_tokens(self, text: Text) -> bool:
+        return not self.pooled and text.key is not None
 
     def _check_frames(self, columns: int) -> None:
         if self.spec is not None and self.encoder is not None:
