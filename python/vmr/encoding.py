@@ -164,7 +164,9 @@ def encode_texts(reader: Encoder | SentenceEncoder, texts: Sequence[str]) -> Enc
         BackendError: The encoder fails.
     """
     given = list(texts)
-    of_sentences = isinstance(reader, SentenceEncoder)
-    pooled = reader.encode(given) if of_sentences else reader.encode_texts(given)
+    if isinstance(reader, SentenceEncoder):
+        pooled = reader.encode(given)
+    else:
+        pooled = reader.encode_texts(given)
     tokens = reader.encode_tokens(given) if isinstance(reader, TokenEncoder) else None
     return EncodedTexts(pooled.astype(np.float32), tokens)

@@ -166,6 +166,8 @@ class A2FAF2SGD(MomentModel):
 
     def shared(self, batch: Batch) -> dict[str, Any]:
         """The frames of the one video that a batch is about, and their Gram matrix."""
+        if self._compiled_call_impl is not None:
+            return {}  # each query has frames of its own then
         inputs = self.inputs(batch)
         return {"frames": self.frames(inputs["video"], inputs["video_lengths"])}
 
