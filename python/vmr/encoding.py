@@ -164,9 +164,8 @@ def encode_texts(reader: Encoder | SentenceEncoder, texts: Sequence[str]) -> Enc
         BackendError: The encoder fails.
     """
     given = list(texts)
-    if isinstance(reader, SentenceEncoder):
-        pooled = reader.encode(given)
-    else:
-        pooled = reader.encode_texts(given)
+    pooled = (
+        reader.encode(given) if isinstance(reader, SentenceEncoder) else reader.encode_texts(given)
+    )
     tokens = reader.encode_tokens(given) if isinstance(reader, TokenEncoder) else None
     return EncodedTexts(pooled.astype(np.float32), tokens)
