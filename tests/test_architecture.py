@@ -19,7 +19,7 @@ LAYERS = [
     ["_video"],
     ["cache", "video"],
     ["backends"],
-    ["features", "ops", "reference"],
+    ["encoding", "features", "ops", "reference"],
     ["data"],
     ["evaluation", "simulation"],
     ["results", "viz", "exports"],

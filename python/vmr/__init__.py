@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from vmr.models.layers.a2fa import A2FA
     from vmr.models.layers.f2sgd import F2SGD
     from vmr.models.moment_detr import MomentDETR, MomentDETRConfig
+    from vmr.models.retriever import Retriever
     from vmr.results import FrameScores, Result, Results
 
 __version__ = "0.1.0"
@@ -80,6 +81,7 @@ __all__ = [
     "Query",
     "Result",
     "Results",
+    "Retriever",
     "Saliency",
     "TrainingError",
     "VideoError",
@@ -119,6 +121,7 @@ _LAZY = {
     "Query": "vmr.data.records",
     "Result": "vmr.results",
     "Results": "vmr.results",
+    "Retriever": "vmr.models.retriever",
     "Saliency": "vmr.data.records",
     "build_config": "vmr.doctor",
     "collate": "vmr.data.dataset",

@@ -138,6 +138,33 @@ def test_siglip_gives_the_vectors_of_siglip(kind: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(found.encode_texts(TEXTS), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["clip", "siglip", "siglip2"])
+def test_the_tokens_are_those_of_the_text_tower(kind: str, tmp_path: Path) -> None:
+    from transformers import AutoModel
+
+    folder = getattr(tiny_models, kind)(tmp_path / kind)
+    found = ImageTextEncoder(parse(f"transformers:{folder},batch_size=2"))
+    assert isinstance(found, TokenEncoder)
+    states = found.encode_tokens(TEXTS[:4])
+    text_model = AutoModel.from_pretrained(folder).text_model
+    with found._using() as parts:
+        for text, made in zip(TEXTS, states, strict=False):
+            alone = parts.words([text], return_tensors="pt")
+            # SigLIP reads its padding, so that only CLIP's are those without any.
+            padded = parts.words([text], padding=parts.padding, return_tensors="pt")
+            expected = text_model(**padded).last_hidden_state[0].numpy()
+            count = alone["input_ids"].shape[1]
+            left = parts.tokenizer.padding_side == "left"
+            np.testing.assert_allclose(
+                made, expected[-count:] if left else expected[:count], atol=1e-5
+            )
+    assert found.encode_tokens([]) == []
+    # What opens it again gives the same.
+    again = backends.load_encoder(found.spec)
+    assert again.name == found.name
+    np.testing.assert_allclose(again.encode_texts(TEXTS), found.encode_texts(TEXTS), atol=1e-5)
+
+
 def test_what_is_derived_from_the_type_of_arithmetic_is_named(clip: Path) -> None:
     whole = ImageTextEncoder(parse(f"transformers:{clip}"))
     half = ImageTextEncoder(parse(f"transformers:{clip},dtype=bfloat16"))

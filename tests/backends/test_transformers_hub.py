@@ -47,7 +47,11 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
         capfd.readouterr()
         for name in names:
             try:
-                said.append(("Encoder", backends.load_encoder(f"transformers:{name}").name))
+                encoder = backends.load_encoder(f"transformers:{name}")
+                said.append(("Encoder", encoder.name))
+                assert isinstance(encoder, backends.Reopenable)
+                place, commit = encoder.name.partition(" ")[0].split("@")
+                assert encoder.spec == f"transformers:{place},revision={commit},dtype=float32"
             except VmrError as error:
                 said.append((type(error).__name__, str(error)))
         assert capfd.readouterr() == ("", "")  # no progress bars, and no word of the library's

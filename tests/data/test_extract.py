@@ -305,6 +305,7 @@ def test_the_commands(
     queries = tmp_path / "queries.jsonl"
     queries.write_text("\n".join(map(json.dumps, lines)))
     command = ["features", "extract", *map(str, videos), "--out", out, "--queries", str(queries)]
+    command += ["--sentence-encoder", "letters"]
     assert main([*command, "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["version"] == 1

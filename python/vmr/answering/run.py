@@ -28,7 +28,7 @@ from vmr.errors import InputError, NoCaptionsError, VideoError, VmrWarning
 from vmr.evaluation.predictions import Prediction
 from vmr.features import CHUNK
 from vmr.files import make_folder
-from vmr.models.granalign import checked_queries
+from vmr.models.questions import checked_queries
 from vmr.progress import Progress, Stopwatch, silent
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _warn(said: str) -> None:
 def _check(queries: Sequence[Query]) -> None:
     for query in queries:
         try:
-            checked_queries([query.text])
+            checked_queries([query.text], "GranAlign.retrieve")
         except InputError as error:
             raise InputError(f"qid {query.qid!r}: {error}") from None
         if not 0 < query.duration < math.inf:

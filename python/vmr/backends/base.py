@@ -70,10 +70,10 @@ class SentenceEncoder(Protocol):
 
 @runtime_checkable
 class TokenEncoder(Protocol):
-    """What a sentence encoder may do besides: say what it makes of each token."""
+    """What an encoder of texts may do besides: say what it makes of each token."""
 
     def encode_tokens(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
-        """The last hidden states of each sentence [tokens, d], not normalised."""
+        """The last hidden states of each sentence [tokens, h], not normalised."""
         ...
 
 
@@ -108,6 +108,14 @@ class Captioner(Protocol):
     def caption_for(self, frames: Frames, focus: Focus) -> list[str]:
         """A query-aware caption for each frame; an empty string where there is none."""
         ...
+
+
+@runtime_checkable
+class Reopenable(Protocol):
+    """What a model may say besides: the string that opens it again, as it is now."""
+
+    @property
+    def spec(self) -> str: ...
 
 
 @runtime_checkable

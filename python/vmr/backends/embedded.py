@@ -54,6 +54,11 @@ class MiniLM:
         """The model and the package that it comes from."""
         return f"all-MiniLM-L6-v2 ({_version(packages.MINILM)})"
 
+    @property
+    def spec(self) -> str:
+        """What opens it again."""
+        return "embedded"
+
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Sentences to L2-normalised vectors.
 
@@ -351,6 +356,11 @@ class ConseEncoder:
         return f"ConSE-{ImageTagger.TOP} of {models}"
 
     @property
+    def spec(self) -> str:
+        """What opens it again."""
+        return "embedded"
+
+    @property
     def short_side(self) -> int:
         """Pixels of the short side of the frames that the tagger wants."""
         return self._tagger.short_side
@@ -369,6 +379,10 @@ class ConseEncoder:
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Texts to L2-normalised vectors [n, 384]."""
         return self._labels.sentence_encoder.encode(texts)
+
+    def encode_tokens(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+        """The sentence encoder's last hidden states of each text [tokens, 384]."""
+        return self._labels.sentence_encoder.encode_tokens(texts)
 
 
 class TagCaptioner:

@@ -59,10 +59,17 @@ def _add_extract(actions: Commands) -> None:
         metavar="FILE",
         help="an annotation file, for text features of the queries about the pack's videos",
     )
-    parser.add_argument("--encoder", default="embedded", metavar="NAME", help="(embedded only)")
     parser.add_argument(
-        "--sentence-encoder", default="embedded", metavar="NAME", help="(embedded only)"
-    )
+        "--encoder", default="embedded", metavar="MODEL",
+        help="what sees the frames: 'embedded' (small models from packages; default), or a CLIP or "
+        "SigLIP as 'transformers:MODEL', a folder or an id on the hub, with options after commas: "
+        "transformers:openai/clip-vit-base-patch32,revision=COMMIT,device=cuda (docs/models.md)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--sentence-encoder", metavar="MODEL",
+        help="what reads the queries: 'embedded' or a SentenceTransformer (default: the encoder's own "
+        "text tower, whose vectors can be compared with those of the frames)",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON on stdout, nothing else")
     parser.set_defaults(run=_extract)
 
@@ -129,6 +136,7 @@ def _extract(options: argparse.Namespace) -> int:
     from vmr.progress import Progress
 
     queries = read_queries(options.queries) if options.queries else ()
+    reads = options.sentence_encoder
     with ExitStack() as stack:
 
         def shown(what: str) -> Progress:
@@ -141,7 +149,7 @@ def _extract(options: argparse.Namespace) -> int:
             encoder=load_encoder(options.encoder),
             every=options.every,
             queries=queries,
-            sentence_encoder=load_sentence_encoder(options.sentence_encoder) if queries else None,
+            sentence_encoder=load_sentence_encoder(reads) if queries and reads else None,
             progress=shown,
         )
     for message in done.failed.values():

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from vmr.models.base import MomentModel
 
 
-_WITH_CHECKPOINT = ("features", "pack", "batch_size", "device")
+_WITH_CHECKPOINT = (
+    "features", "pack", "anchor_features", "anchor_pack", "batch_size", "device"
+)  # fmt: skip
 _WITH_SYSTEM = ("videos", "shard", "top_k", *systems.OPTIONS)
 
 
@@ -52,6 +54,14 @@ def add_parser(commands: Commands) -> None:
         help="what lies there: a ready pack or a YAML (default: what the model was trained on)",
     )  # fmt: skip
     trained.add_argument(
+        "--anchor-features", type=Path, metavar="DIR",
+        help="folder of another model's features, in which A2FA looks for its anchor",
+    )  # fmt: skip
+    trained.add_argument(
+        "--anchor-pack", metavar="P",
+        help="what lies there (default: what the model was trained with, or DIR's pack.yaml)",
+    )  # fmt: skip
+    trained.add_argument(
         "--batch-size", type=int, metavar="N", help="queries at once (default: 100)"
     )
     trained.add_argument(
@@ -82,8 +92,7 @@ def run(options: argparse.Namespace) -> int:
     named = "--checkpoint" if trained else "--system"
     for name in _WITH_SYSTEM if trained else _WITH_CHECKPOINT:
         if getattr(options, name) not in (None, [], False):
-            option = {"parameters": "param"}.get(name, name).replace("_", "-")
-            raise InputError(f"--{option}: does not go with {named}")
+            raise InputError(f"{systems.option_of(name)}: does not go with {named}")
     needed = "features" if trained else "videos"
     if getattr(options, needed) is None:
         raise InputError(f"{named}: expected --{needed} DIR with it")
@@ -156,7 +165,11 @@ def _trained(options: argparse.Namespace) -> int:
     pack = _pack(model, options)
     queries = read_queries(options.data, durations=options.durations)
     dataset = MomentDataset(
-        queries, pack, pooled=model.wants_pooled, skip_missing=options.skip_missing
+        queries,
+        pack,
+        pooled=model.wants_pooled,
+        anchor_pack=_anchor_pack(model, options),
+        skip_missing=options.skip_missing,
     )
     with progress.shown(options.data.name) as show:
         found = predict(model, dataset, batch_size=batch_size, device=device, progress=show)
@@ -181,3 +194,23 @@ def _pack(model: MomentModel, options: argparse.Namespace) -> FeaturePack:
             "one of vmr features list, or a YAML)"
         )
     return FeaturePack(model.about.pack, options.features, name=f"features of {model.about.name}")
+
+
+def _anchor_pack(model: MomentModel, options: argparse.Namespace) -> FeaturePack | None:
+    from vmr.data.packs import FeaturePack, load_pack
+    from vmr.errors import InputError
+
+    trained_on = model.about.anchor_pack if model.about is not None else None
+    if options.anchor_features is None:
+        if options.anchor_pack is not None:
+            raise InputError("--anchor-pack: expected --anchor-features DIR with it")
+        if trained_on is not None:
+            raise InputError(
+                f"{options.checkpoint}: was trained with another model's features for the anchor; add "
+                "--anchor-features DIR"
+            )
+        return None
+    if options.anchor_pack is not None or trained_on is None:
+        named = options.anchor_pack or options.anchor_features
+        return load_pack(named, options.anchor_features)
+    return FeaturePack(trained_on, options.anchor_features, name="anchor features")

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 from vmr.cli import exporting, systems
 
 if TYPE_CHECKING:
+    from vmr.backends.recorded import Recorder
     from vmr.cli.common import Commands
-    from vmr.models.granalign import GranAlign
     from vmr.results import Result, Results
+
+_OF_GRANALIGN = ("parameters", "preset", "rewriter", "captioner")
+_OF_A_CHECKPOINT = ("features", "device")
 
 
 def add_parser(commands: Commands) -> None:
@@ -20,8 +23,9 @@ def add_parser(commands: Commands) -> None:
     parser = commands.add_parser(
         "retrieve",
         help="find the moments of videos that sentences describe",
-        description="Finds the moments of one or more videos that one or more sentences describe, "
-        "with GranAlign (training-free). Results go to stdout, progress to stderr.",
+        description="Finds the moments of one or more videos that one or more sentences describe: with "
+        "GranAlign (training-free), or with a trained model (--checkpoint). Results go to stdout, "
+        "progress to stderr.",
     )
     parser.add_argument("videos", nargs="+", metavar="VIDEO", help="a video file")
     parser.add_argument(
@@ -31,12 +35,31 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "-k", "--top-k", type=int, default=5, metavar="N", help="moments a query (default: 5)"
     )
-    systems.add_options(parser)
+    trained = parser.add_argument_group(
+        "a trained model",
+        "Frames and sentences are encoded as those were that it was trained on; --encoder, "
+        "--sentence-encoder and --every replace what it names. --preset, --rewriter, --captioner and "
+        "--param are GranAlign's alone.",
+    )
+    trained.add_argument(
+        "--checkpoint", metavar="C",
+        help="the result folder of vmr train, a checkpoint's folder, or owner/name on the hub (default: "
+        "GranAlign)",
+    )  # fmt: skip
+    trained.add_argument(
+        "--features", type=Path, metavar="DIR",
+        help="folder of features as it was trained on, instead of an encoder: for those that vmr has no "
+        "encoder of (I3D, SlowFast). A video's are found by its file name",
+    )  # fmt: skip
+    trained.add_argument(
+        "--device", metavar="D", help="cpu or cuda (default: a GPU if there is one)"
+    )
+    systems.add_options(parser, every="1; with --checkpoint, what it was trained on")
     outputs = parser.add_argument_group("output")
     outputs.add_argument("--json", action="store_true", help="print JSON on stdout, nothing else")
     outputs.add_argument(
         "--out", type=Path, metavar="DIR",
-        help="write index.html (a page to look at), results.json, a picture a query and "
+        help="write index.html (a page to look at), results.json, a picture a query and, of GranAlign, "
         "recording.jsonl (captions and rewrites, for the recorded backend) there",
     )  # fmt: skip
     outputs.add_argument(
@@ -51,7 +74,9 @@ def run(options: argparse.Namespace) -> int:
     """Retrieves, then prints or writes; the exit code is that of the last video that failed."""
     from vmr.errors import InputError, VmrError
 
-    if options.out is not None:
+    trained = options.checkpoint is not None
+    _check_sides(options, trained=trained)
+    if options.out is not None and not trained:
         _check_names(options.videos)
     exporting.check(options)
     if options.out is not None:
@@ -59,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
     videos, code = _readable(options.videos)
     if not videos:
         return code
-    retriever = systems.load(options)
+    retriever = systems.load_trained(options) if trained else systems.load(options)
     from vmr.cli import progress
     from vmr.cli.common import say
     from vmr.results import Results
@@ -87,12 +112,24 @@ def run(options: argparse.Namespace) -> int:
     finally:
         # What was found is written whatever stops the run.
         if options.out is not None and results:
-            _write(options.out, results, retriever)
+            _write(options.out, results, getattr(retriever, "recording", None))
     if options.json:
         say(results.to_json())
     if results:
         exporting.write(options, results)
     return code
+
+
+def _check_sides(options: argparse.Namespace, *, trained: bool) -> None:
+    """Refuses what does not go with the one or the other."""
+    from vmr.errors import InputError
+
+    for name in _OF_GRANALIGN if trained else _OF_A_CHECKPOINT:
+        if getattr(options, name) not in (None, []):
+            which = "does not go with --checkpoint" if trained else "goes with --checkpoint alone"
+            advice = "; a part of GranAlign has it in its name: ...,device=cuda"
+            more = advice if not trained and name == "device" else ""
+            raise InputError(f"{systems.option_of(name)}: {which}{more}")
 
 
 def _readable(videos: list[str]) -> tuple[list[str], int]:
@@ -172,13 +209,15 @@ def _check_names(videos: list[str]) -> None:
             )
 
 
-def _write(folder: Path, results: Results, retriever: GranAlign) -> None:
+def _write(folder: Path, results: Results, recording: Recorder | None) -> None:
     from vmr.files import write_text
     from vmr.viz import save_page, save_timeline
 
     write_text(folder / "results.json", results.to_json(indent=1) + "\n")
-    retriever.recording.save(folder / "recording.jsonl")
-    written = [folder / "results.json", folder / "recording.jsonl"]
+    written = [folder / "results.json"]
+    if recording is not None:
+        recording.save(folder / "recording.jsonl")
+        written.append(folder / "recording.jsonl")
     for number, result in enumerate(results, 1):
         picture = folder / f"{number:02d}-{_slug(Path(result.video).stem, result.query)}.png"
         save_timeline(result, picture)

@@ -9,17 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vmr.models.granalign import GranAlign
+    from vmr.models.retriever import Retriever
 
 _PARTS = ("encoder", "sentence_encoder", "rewriter", "captioner")
 OPTIONS = ("every", "parameters", "preset", *_PARTS, "no_cache")
 """The names of the options that :func:`add_options` adds; None, empty or false where not given."""
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that say which models play which part, and the system's parameters."""
+def add_options(parser: argparse.ArgumentParser, *, every: str = "1") -> None:
+    """Adds the options that say which models play which part, and the system's parameters.
+
+    Args:
+        parser: The command's.
+        every: The default of ``--every``, for its help.
+    """
     parser.add_argument(
-        "--every", type=float, metavar="S", help="seconds between two sampled frames (default: 1)"
-    )
+        "--every", type=float, metavar="S",
+        help=f"seconds between two sampled frames (default: {every})",
+    )  # fmt: skip
     parser.add_argument(
         "-p", "--param", action="append", default=[], metavar="NAME=VALUE", dest="parameters",
         help="another parameter of the system, e.g. aware_percent=30 or aware_query=none; "
@@ -49,6 +56,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     models.add_argument("--no-cache", action="store_true", help="keep and take nothing")
 
 
+def option_of(name: str) -> str:
+    """An option as the user types it, by its name in the namespace."""
+    return "--" + {"parameters": "param"}.get(name, name).replace("_", "-")
+
+
 def load(options: argparse.Namespace) -> GranAlign:
     """The system that the options ask for; its models are told on stderr.
 
@@ -65,11 +77,35 @@ def load(options: argparse.Namespace) -> GranAlign:
         given["cache"] = None
     given.update({part: spec for part in _PARTS if (spec := getattr(options, part)) is not None})
     system = vmr.load("granalign", preset=options.preset, **given)
-    chosen = " | ".join(
-        f"{part}: {name.partition(' (')[0]}" for part, name in system.backends.items()
-    )
-    print(f"vmr: granalign on {chosen}", file=sys.stderr)
+    print(f"vmr: granalign on {_listed(system.backends)}", file=sys.stderr)
     return system
+
+
+def load_trained(options: argparse.Namespace) -> Retriever:
+    """The trained model that the options ask for; its encoders are told on stderr.
+
+    Raises:
+        InputError: There is no such checkpoint, or no known encoder gives what it was trained on.
+        BackendError: An encoder is not there.
+    """
+    from vmr.models.retriever import Retriever
+
+    system = Retriever.from_pretrained(
+        options.checkpoint,
+        encoder=options.encoder,
+        sentence_encoder=options.sentence_encoder,
+        every=options.every,
+        features=options.features,
+        device=options.device,
+        cache=None if options.no_cache else "default",
+    )
+    parts = {part: name for part, name in system.backends.items() if part != "model"}
+    print(f"vmr: {system.backends['model']} on {_listed(parts)}", file=sys.stderr)
+    return system
+
+
+def _listed(backends: dict[str, str]) -> str:
+    return " | ".join(f"{part}: {name.partition(' (')[0]}" for part, name in backends.items())
 
 
 def _parameters(texts: list[str]) -> dict[str, Any]:

@@ -12,19 +12,18 @@ import msgspec
 import numpy as np
 import yaml
 
-from vmr.backends import Encoder, SentenceEncoder, TokenEncoder
+from vmr.backends import Encoder, Reopenable, SentenceEncoder
 from vmr.data.arrays import open_array
 from vmr.data.pack_spec import Pack, Source, Text, fill, read_pack
 from vmr.data.records import Query
+from vmr.encoding import EncodedTexts, encode_texts, encode_video
 from vmr.errors import CacheError, InputError, VideoError, VmrWarning
 from vmr.files import atomic_path, write_text
 from vmr.progress import Progress, silent
-from vmr.video import probe, sample_times, stream
 
-_BATCH = 64
+_BATCH = 64  # queries that are read at once
 _VIDEO = "video/{vid}.npz"
 _TEXT = "text/qid{qid}.npz"
-_MOST_ROWS = 1_000_000  # of a video: 11 days at a row a second
 _LONGEST_NAME = 255  # bytes of a file's name, on nearly all file systems
 
 
@@ -58,7 +57,13 @@ def extract(
     """Writes a feature pack: video/{vid}.npz, text/qid{qid}.npz, and pack.yaml that describes them.
 
     A file that is there already is kept, so that a run that was stopped goes on; each is whole or not
-    there. A video's name is its file name up to the last dot.
+    there. A video's name is its file name up to the last dot. The pack says which encoders made it, so
+    that a model that is trained on it can be asked about further videos (:class:`vmr.Retriever`).
+
+    A query has its vector as "pooler_output" and, where the encoder gives them, its tokens' last hidden
+    states as "last_hidden_state". The image-text encoder's own vectors lie in the space of the frames,
+    so that a cosine compares both, as a model with :attr:`MomentModel.wants_pooled` needs it; its
+    tokens do not, and may be of another width.
 
     Args:
         videos: Files, of different names.
@@ -67,7 +72,7 @@ def extract(
         every: Seconds a row; a row is the frame in the middle of them.
         queries: Whose text features are wanted too; those about other videos than the given ones and
             those that the pack has already are left out, with a :class:`vmr.VmrWarning`.
-        sentence_encoder: What reads the queries.
+        sentence_encoder: What reads the queries; None is the encoder itself.
         progress: Gives what is told how far a video is.
 
     Raises:
@@ -79,8 +84,13 @@ def extract(
     folder = Path(out)
     paths = _by_name([Path(video) for video in videos])
     made: dict[str, str | float] = {"encoder": encoder.name, "every": every}
-    reads = sentence_encoder if queries else None
-    work = _Folder(folder, made, reads)
+    opened: dict[str, object] = {"encoder_spec": encoder}
+    reads: Encoder | SentenceEncoder | None = None
+    if queries:
+        reads = encoder if sentence_encoder is None else sentence_encoder
+        made["sentence_encoder"] = reads.name
+        opened["sentence_encoder_spec"] = reads
+    work = _Folder(folder, made, opened)
     # Before hours of work: what could not be written in the end.
     for vid in paths:
         _check_file_name("video", _VIDEO, vid=vid)
@@ -97,30 +107,36 @@ def extract(
             failed[str(path)], code = str(error), error.exit_code
     if reads is not None:
         show = progress("queries")
-        for done, query in enumerate(queries, 1):
-            work.query(query, reads)
-            show("embed", done, len(queries))
+        for begin in range(0, len(queries), _BATCH):
+            work.queries(queries[begin : begin + _BATCH], reads)
+            show("embed", min(begin + _BATCH, len(queries)), len(queries))
     return Extraction(str(work.yaml), tuple(work.written), tuple(work.skipped), failed, code)
 
 
 class _Folder:
-    """A pack that is being written."""
+    """A pack that is being written.
+
+    Args:
+        folder: Its place.
+        made: What must be the same for all of it.
+        opened: Models by the key under which the pack says what opens them again, where they know it.
+    """
 
     def __init__(
-        self, folder: Path, made: dict[str, str | float], reads: SentenceEncoder | None
+        self, folder: Path, made: dict[str, str | float], opened: Mapping[str, object]
     ) -> None:
         self.folder = folder
         self.yaml = folder / "pack.yaml"
         self.written: list[str] = []
         self.skipped: list[str] = []
-        self._spec = self._claimed(made, reads)
-
-    def _claimed(self, made: dict[str, str | float], reads: SentenceEncoder | None) -> Pack | None:
-        """Checks what is there, before any work is done; the pack that was begun, if one was."""
-        if reads is not None:
-            made["sentence_encoder"] = reads.name
         self._made = made
-        self._tokens = isinstance(reads, TokenEncoder)
+        self._opened = {
+            key: model.spec for key, model in opened.items() if isinstance(model, Reopenable)
+        }
+        self._spec = self._claimed(made)
+
+    def _claimed(self, made: Mapping[str, str | float]) -> Pack | None:
+        """Checks what is there, before any work is done; the pack that was begun, if one was."""
         if not self.yaml.is_file():
             if self.folder.is_dir() and any(self.folder.iterdir()):
                 raise InputError(
@@ -170,58 +186,38 @@ class _Folder:
                 self._refuse(target, f"another video than {path}")
             self.skipped.append(str(target))
             return
-        info = probe(path)
-        every = float(self._made["every"])
-        if every > 0 and info.duration / every > _MOST_ROWS:
-            raise InputError(
-                f"every: expected seconds that make up to {_MOST_ROWS:,} rows of {path.name} "
-                f"({info.duration:g} s), got {every:g}"
-            )
-        times = sample_times(info.duration, every)
-        parts = []
-        done = 0
-        for frames in stream(path, times, batch=_BATCH, short_side=encoder.short_side):
-            parts.append(encoder.encode_frames(frames))
-            done += len(frames)
-            progress("frames", done, len(times))
-        if not parts:
-            raise VideoError(f"{path}: expected a frame at one of {len(times)} times, got none")
-        features = np.concatenate(parts).astype(np.float32)
+        features = encode_video(
+            path, encoder, float(self._made["every"]), progress=progress
+        ).features
         self._describe(dim=features.shape[1])
         self._save(target, features=features, source_bytes=np.int64(size))
 
-    def query(self, query: Query, encoder: SentenceEncoder) -> None:
-        target = self.folder / fill(_TEXT, qid=query.qid)
-        text = np.frombuffer(query.text.encode(), dtype=np.uint8)
-        if target.exists():
-            if not np.array_equal(open_array(target, "query_utf8").read(), text):
-                self._refuse(target, f"another query than {query.text!r}")
-            self.skipped.append(str(target))
+    def queries(self, queries: Sequence[Query], reads: Encoder | SentenceEncoder) -> None:
+        new: list[tuple[Path, Query]] = []
+        for query in queries:
+            target = self.folder / fill(_TEXT, qid=query.qid)
+            if target.exists():
+                if not np.array_equal(open_array(target, "query_utf8").read(), _utf8(query)):
+                    self._refuse(target, f"another query than {query.text!r}")
+                self.skipped.append(str(target))
+            else:
+                new.append((target, query))
+        if not new:
             return
-        arrays: dict[str, Any] = {"pooler_output": encoder.encode([query.text])[0]}
-        if isinstance(encoder, TokenEncoder):
-            arrays["last_hidden_state"] = encoder.encode_tokens([query.text])[0]
-        self._describe(text_dim=len(arrays["pooler_output"]))
-        self._save(target, **arrays, query_utf8=text)
+        found = encode_texts(reads, [query.text for _, query in new])
+        self._describe(text=text_of(found))
+        for place, (target, query) in enumerate(new):
+            self._save(target, **found.arrays(place), query_utf8=_utf8(query))
 
-    def _describe(self, dim: int | None = None, text_dim: int | None = None) -> None:
+    def _describe(self, dim: int | None = None, text: Text | None = None) -> None:
         """Writes pack.yaml before the first file that it describes."""
-        spec = self._spec or Pack(
-            about="Made by vmr features extract",
-            columns=("video", "tef"),
-            sources={"video": Source(files=(_VIDEO,), normalise="already")},
-            seconds_per_row=float(self._made["every"]),
-        )
-        source, text = spec.sources["video"], spec.text
+        spec = self._spec or pack_of(float(self._made["every"]))
+        source = spec.sources["video"]
         if dim is not None:
             source = msgspec.structs.replace(source, dim=dim)
-        if text_dim is not None:
-            # A sentence's vector has length 1 already, its tokens' states have any.
-            text = Text(files=(_TEXT,), key=None, dim=text_dim, normalise="already")
-            if self._tokens:
-                text = Text(files=(_TEXT,), dim=text_dim)
+        made = {**spec.made, **self._made, **self._opened}
         new = msgspec.structs.replace(
-            spec, sources={"video": source}, text=text, made={**spec.made, **self._made}
+            spec, sources={"video": source}, text=text or spec.text, made=made
         )
         if new != self._spec:
             self._make(self.folder)
@@ -248,6 +244,30 @@ class _Folder:
         raise InputError(
             f"{target}: was made from {other}; name another folder, or remove the file"
         )
+
+
+def pack_of(every: float) -> Pack:
+    """What :func:`extract` writes, before its widths are known."""
+    return Pack(
+        about="Made by vmr features extract",
+        columns=("video", "tef"),
+        sources={"video": Source(files=(_VIDEO,), normalise="already")},
+        seconds_per_row=every,
+    )
+
+
+def text_of(found: EncodedTexts) -> Text:
+    """What it writes of queries."""
+    dim = found.pooled.shape[1]
+    if found.tokens is None:
+        return Text(files=(_TEXT,), key=None, dim=dim, normalise="already")
+    # A sentence's vector has length 1 already, its tokens' states have any.
+    width = found.tokens[0].shape[1]
+    return Text(files=(_TEXT,), dim=width, pooled_dim=dim if dim != width else None)
+
+
+def _utf8(query: Query) -> Any:
+    return np.frombuffer(query.text.encode(), dtype=np.uint8)
 
 
 def _by_name(paths: list[Path]) -> dict[str, Path]:

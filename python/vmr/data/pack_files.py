@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from vmr.data.arrays import has_array, some_key
+from vmr.data.arrays import StoredArray, has_array, open_array, some_key
 from vmr.data.pack_problems import PackError
 from vmr.data.pack_spec import Pack, fill
 from vmr.data.records import Query
@@ -84,6 +84,23 @@ class PackFiles:
             "missing text",
             f"query {query.qid}: no text features; looked for {_places(looked, key)}",
         )
+
+    def open_video(self, source: str, vid: str) -> list[StoredArray]:
+        """The array of a video, or those of its parts, not read yet.
+
+        Raises:
+            InputError: As :meth:`video`, or a file is damaged.
+        """
+        paths, key = self.video(source, vid)
+        return [open_array(path, key) for path in paths]
+
+    def open_text(self, query: Query, key: str) -> StoredArray:
+        """The array of a query, not read yet.
+
+        Raises:
+            InputError: As :meth:`text`, or the file is damaged.
+        """
+        return open_array(*self.text(query, key))
 
     def glove(self) -> Path:
         """The file of the word vectors.

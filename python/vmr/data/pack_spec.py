@@ -68,6 +68,7 @@ class Text(
         key: Name of the [tokens, dim] array; None where there are no tokens.
         pooled_key: Name of the [dim] array of the whole sentence; None where there is none.
         dim: Columns; None takes what the first file has.
+        pooled_dim: Those of the pooled array, where they are others.
         max_rows: Tokens that are kept; None keeps all.
         normalise: Of each row, and of the pooled one.
     """
@@ -76,6 +77,7 @@ class Text(
     key: str | None = "last_hidden_state"
     pooled_key: str | None = "pooler_output"
     dim: int | None = None
+    pooled_dim: int | None = None
     max_rows: int | None = None
     normalise: Normalise = "l2"
 
@@ -86,6 +88,11 @@ class Text(
             raise ValueError("a text has `key`, `pooled_key` or both")
         _check_rows(self.max_rows)
         _check_templates([*self.files, self.key or "", self.pooled_key or ""], _TEXT_NAMES)
+
+    @property
+    def pooled_width(self) -> int | None:
+        """Columns of the pooled array."""
+        return self.dim if self.pooled_dim is None else self.pooled_dim
 
 
 class Glove(
@@ -131,7 +138,8 @@ class Pack(
         longer: What happens to a longer video: "cut" drops its end, "pool" averages neighbours.
         text: Files of the queries.
         glove: Word vectors instead of ``text``.
-        made: By whom and how; for the reader, and for a second run of ``vmr features extract``.
+        made: By whom and how; for the reader, for a second run of ``vmr features extract``, and for a
+            model that was trained on them and is to see further videos.
     """
 
     version: Literal[1] = 1

@@ -87,19 +87,21 @@ class FeaturePack:
 
     Args:
         spec: What the pack is.
-        root: The folder that the features lie in.
+        root: The folder that the features lie in, or what has them instead of a folder.
         name: For messages.
 
     Raises:
         InputError: ``root`` holds nothing in the pack's layout.
     """
 
-    def __init__(self, spec: Pack, root: str | os.PathLike[str], *, name: str = "pack") -> None:
+    def __init__(
+        self, spec: Pack, root: str | os.PathLike[str] | PackFiles, *, name: str = "pack"
+    ) -> None:
         self.spec = spec
         self.name = name
-        self.files = PackFiles(spec, root, name)
+        self.files = root if isinstance(root, PackFiles) else PackFiles(spec, root, name)
         self._dims = {source: about.dim for source, about in spec.sources.items()}
-        self._text_dim = spec.text.dim if spec.text else None
+        self._text_dims = {2: spec.text.dim, 1: spec.text.pooled_width} if spec.text else {}
         self._glove: GloveFile | None = None
         self._told: dict[str, set[str]] = {}
         self._lengths: dict[str, dict[str, int] | str] = {}
@@ -242,8 +244,7 @@ class FeaturePack:
 
     def _opened(self, name: str, vid: str, notice: Notice) -> list[StoredArray]:
         """One source of a video, or its parts, not read yet."""
-        paths, key = self.files.video(name, vid)
-        stored = [_table(path, key, name) for path in paths]
+        stored = [_table(part, name) for part in self.files.open_video(name, vid)]
         if any(part.dtype == np.float16 for part in stored):
             notice("warning", f"{name} in half precision", vid, _HALF)
         self._check_columns(name, stored)
@@ -283,7 +284,7 @@ class FeaturePack:
                     else f"set its `dim` in {self.name}, or add its files"
                 )
                 raise InputError(f"{self.name}: the width of {name} is not known: {fix}")
-            dim = sum(_table(path, key, name).shape[1] for path, key in found)
+            dim = sum(_table(open_array(path, key), name).shape[1] for path, key in found)
             self._dims[name] = dim
         return dim
 
@@ -411,17 +412,17 @@ class FeaturePack:
     def _text_rows(self, query: Query, key: str, ndim: int, notice: Notice) -> Rows:
         text = self.spec.text
         assert text is not None
-        stored = open_array(*self.files.text(query, key))
+        stored = self.files.open_text(query, key)
         # Some extractors leave the batch axis in.
         shape = stored.shape
         while len(shape) > ndim and shape[0] == 1:
             shape = shape[1:]
-        dim = self._text_dim or (shape[-1] if shape else 0)
+        dim = self._text_dims[ndim] or (shape[-1] if shape else 0)
         if len(shape) != ndim or shape[-1] != dim or 0 in shape:
             wanted = f"[tokens, {dim or 'dim'}]" if ndim == 2 else f"[{dim or 'dim'}]"
             message = f"{stored.where}: expected {wanted}, got {list(stored.shape)}"
             raise PackError.of("text shape", message)
-        self._text_dim = dim
+        self._text_dims[ndim] = dim
         if stored.dtype == np.float16:
             notice("warning", "text in half precision", str(query.qid), _HALF)
         most = text.max_rows if len(stored.shape) == ndim == 2 else None
@@ -456,9 +457,8 @@ class FeaturePack:
             warnings.warn(f"{self.name}: {subject}{so_far}: {message}", VmrWarning, stacklevel=5)
 
 
-def _table(path: Path, key: str | None, name: str) -> StoredArray:
+def _table(stored: StoredArray, name: str) -> StoredArray:
     """An array of a source, which has rows and columns."""
-    stored = open_array(path, key)
     if len(stored.shape) != 2:
         message = (
             f"{stored.where}: source {name}: expected [rows, columns], got {list(stored.shape)}"

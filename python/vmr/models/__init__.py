@@ -7,6 +7,7 @@ from typing import Any
 from vmr.errors import InputError
 from vmr.models.granalign import GranAlign
 from vmr.models.presets import options_of
+from vmr.models.registry import TRAINED
 from vmr.settings import nearest
 
 _SYSTEMS = {"granalign": GranAlign}
@@ -25,6 +26,11 @@ def load(system: str, *, preset: str | None = None, **options: Any) -> GranAlign
         InputError: For a name that is not a system or not a preset.
         BackendError: Where a model is not installed.
     """
+    if system in TRAINED:
+        raise InputError(
+            f"load: {system} is a model that is trained; vmr.Retriever.from_pretrained(CHECKPOINT) "
+            "opens one that was"
+        )
     if system not in _SYSTEMS:
         raise InputError(
             f"load: expected the name of a system, one of {', '.join(_SYSTEMS)}; got {system!r}"

@@ -145,6 +145,13 @@ class A2FAF2SGD(SentenceModel):
             inputs["anchor_queries"] = batch.anchor_pooled
         return {**inputs, "queries": sentences, "videos": videos}
 
+    def shared(self, batch: Batch) -> dict[str, Any]:
+        """The frames of the one video that a batch is about, and their Gram matrix."""
+        if self._compiled_call_impl is not None:
+            return {}  # each query has frames of its own then
+        inputs = self.inputs(batch)
+        return {"frames": self.frames(inputs["video"], inputs["video_lengths"])}
+
     def forward(
         self,
         video: Tensor,
@@ -155,6 +162,7 @@ class A2FAF2SGD(SentenceModel):
         segments: Tensor | None = None,
         anchor_video: Tensor | None = None,
         anchor_queries: Tensor | None = None,
+        frames: Frames | None = None,
     ) -> A2FAF2SGDOutput:
         """Scores of all moments.
 
@@ -167,8 +175,10 @@ class A2FAF2SGD(SentenceModel):
             anchor_video: [U, N, E] features of another model that eqs. 1 to 5 read instead (the paper's
                 Table 4).
             anchor_queries: [B, E] its sentences.
+            frames: What :meth:`frames` gave for the videos before; None computes it.
         """
-        frames = self.frames(video, video_lengths)
+        if frames is None:
+            frames = self.frames(video, video_lengths)
         return self.answer(
             frames,
             queries,

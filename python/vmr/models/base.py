@@ -120,6 +120,14 @@ class MomentModel(
             "text_lengths": batch.text_lengths,
         }
 
+    def shared(self, batch: Batch) -> dict[str, Any]:
+        """More arguments of ``forward``: what all queries about one video share, computed once.
+
+        Args:
+            batch: Queries about one video, as all batches that the answer is used for.
+        """
+        return {}
+
     def loss_weights(self) -> dict[str, float]:
         """The weight of each term of the loss."""
         raise NotImplementedError

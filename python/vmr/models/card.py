@@ -28,7 +28,7 @@ def model_card(model: MomentModel) -> str:
         "```",
         "",
         "`vmr predict --checkpoint THIS ANNOTATIONS --features DIR --out FILE` writes its answers as "
-        "official jsonl.",
+        "official jsonl; `vmr retrieve VIDEO -q SENTENCE --checkpoint THIS` answers on a video.",
     ]
     if about is None:
         lines += ["", "What the weights were trained on is not known."]

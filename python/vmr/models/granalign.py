@@ -41,12 +41,10 @@ from vmr.cache import Cache, Key, pack_texts, unpack_texts
 from vmr.errors import BackendError, InputError, VmrWarning
 from vmr.features import CHUNK, DescribedVideo, Describer, checked_captions, embed_captions
 from vmr.models.granalign_config import GranAlignConfig, QueryForm
+from vmr.models.questions import checked_queries
 from vmr.moments import Moment
 from vmr.progress import Progress, Stopwatch, silent
 from vmr.results import FrameScores, Result, Results
-
-MAX_QUERY_CHARACTERS = 1000
-"""A query is a sentence or a few; what is longer is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +161,7 @@ class GranAlign:
             VideoError: Where the file is missing, not a video or holds no frames.
             BackendError: Where a model fails.
         """
-        sentences = checked_queries(queries)
+        sentences = checked_queries(queries, "GranAlign.retrieve")
         if top_k < 1:
             raise InputError(f"GranAlign.retrieve: top_k: expected at least 1, got {top_k}")
         watch = Stopwatch()
@@ -414,26 +412,6 @@ def _warn_unrewritten(error: BackendError) -> None:
         VmrWarning,
         stacklevel=3,
     )
-
-
-def checked_queries(queries: str | Sequence[str]) -> list[str]:
-    """The sentences without blanks around them.
-
-    Raises:
-        InputError: There is none, or one is empty, overlong or no text.
-    """
-    sentences = [queries] if isinstance(queries, str) else list(queries)
-    if not sentences:
-        raise InputError("GranAlign.retrieve: queries: expected at least one sentence, got none")
-    for query in sentences:
-        if not isinstance(query, str) or not query.strip():
-            raise InputError(f"GranAlign.retrieve: queries: expected a sentence, got {query!r}")
-        if len(query) > MAX_QUERY_CHARACTERS:
-            raise InputError(
-                f"GranAlign.retrieve: queries: expected at most {MAX_QUERY_CHARACTERS} characters, "
-                f"got {len(query)}: {query[:40]!r}..."
-            )
-    return [query.strip() for query in sentences]
 
 
 def _explain(described: DescribedVideo, rewritten: _Rewritten, aware: _Aware) -> dict[str, Any]:

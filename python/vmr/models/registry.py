@@ -20,6 +20,9 @@ _MODELS = {
     "similarity": ("vmr.models.similarity", "RawSimilarity"),
 }
 
+TRAINED = tuple(_MODELS)
+"""Their names."""
+
 
 def model_type(kind: str, where: str = "model") -> type[MomentModel]:
     """The class of a model.

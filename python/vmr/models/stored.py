@@ -28,6 +28,7 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         name: The training config's name.
         pack: What the features are that the model was trained on.
+        anchor_pack: What the other model's features are that it looked for the anchor in; None without.
         data: What was trained, selected and tested on, by split.
         protocol: Of the metrics.
         metrics: Official keys and numbers, by split.
@@ -44,6 +45,7 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
     command: str = ""
     steps: int = 0
     seed: int = 0
+    anchor_pack: Pack | None = None
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):

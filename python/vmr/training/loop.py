@@ -323,6 +323,7 @@ class _Run:
             command=self.command,
             steps=best.step,
             seed=self.config.training.seed,
+            anchor_pack=anchors.spec if (anchors := self.setup.train.anchor_pack) else None,
         )
         model.save_pretrained(self._folder.path / "best")
 

@@ -31,6 +31,10 @@ class _ImageText:
     padding: bool | str
     tokens: int
 
+    def words(self, texts: list[str], **options: Any) -> Any:
+        """Texts as tokens, cut at the model's length."""
+        return self.tokenizer(texts, truncation=True, max_length=self.tokens, **options)
+
 
 class ImageTextEncoder(Part[EncoderOptions, _ImageText]):
     """CLIP or SigLIP: frames and texts in one space.
@@ -63,20 +67,34 @@ class ImageTextEncoder(Part[EncoderOptions, _ImageText]):
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Texts to L2-normalised vectors [n, d]; [0, d] for none."""
         given = list(texts) or [""]
-        # By length, so that a batch has little padding.
-        order = sorted(range(len(given)), key=lambda place: len(given[place]))
+        order = _by_length(given)
 
         def features(parts: _ImageText, batch: slice) -> Any:
-            tokens = parts.tokenizer(
-                [given[place] for place in order[batch]],
-                padding=parts.padding,
-                truncation=True,
-                max_length=parts.tokens,
-                return_tensors="pt",
-            )
-            return parts.model.get_text_features(**tokens.to(self.device))
+            return self._read(parts, [given[place] for place in order[batch]])
 
         return self._vectors(len(given), order, features)[: len(texts)]
+
+    def encode_tokens(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+        """The text tower's last hidden states of each text [tokens, h], not normalised.
+
+        They are what it makes of the tokens before its projection: not of the vectors' space, and of a
+        width of their own.
+        """
+        states: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(texts)
+        order = _by_length(texts)
+        with self._using() as parts:
+            for batch in batches(len(texts), self.options.batch_size):
+                given = [texts[place] for place in order[batch]]
+                rows = self._read(parts, given).last_hidden_state.float().cpu().numpy()
+                counts = map(len, parts.words(given).input_ids)
+                left = parts.tokenizer.padding_side == "left"
+                for place, row, count in zip(order[batch], rows, counts, strict=True):
+                    states[place] = (row[-count:] if left else row[:count]).copy()
+        return states
+
+    def _read(self, parts: _ImageText, texts: list[str]) -> Any:
+        tokens = parts.words(texts, padding=parts.padding, return_tensors="pt")
+        return parts.model.get_text_features(**tokens.to(self.device))
 
     def _vectors(
         self, count: int, order: Sequence[int], features: Callable[[_ImageText, slice], Any]
@@ -112,6 +130,11 @@ class ImageTextEncoder(Part[EncoderOptions, _ImageText]):
             True if clip else "max_length",
             min(tokenizer.model_max_length, model.config.text_config.max_position_embeddings),
         )
+
+
+def _by_length(texts: Sequence[str]) -> list[int]:
+    """Places of texts, the short ones first, so that a batch has little padding."""
+    return sorted(range(len(texts)), key=lambda place: len(texts[place]))
 
 
 def _short_side(settings: dict[str, Any]) -> int:

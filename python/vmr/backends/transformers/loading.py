@@ -80,6 +80,14 @@ class Part(Generic[O, L]):
         """The model with its commit or digest, and the options that its answers depend on."""
         return self._name
 
+    @property
+    def spec(self) -> str:
+        """What opens it again, pinned to its commit and precision."""
+        commit = self.checkpoint.commit
+        place = str(self.checkpoint.folder.resolve()) if commit is None else self.checkpoint.given
+        pinned = "" if commit is None else f",revision={commit}"
+        return f"transformers:{place}{pinned},dtype={self.dtype}"
+
     def _said(self) -> str:
         """The options that answers depend on."""
         return self.dtype
