@@ -252,7 +252,11 @@ class A2FAF2SGD(SentenceModel):
 
     @torch.no_grad()
     def decode(self, outputs: A2FAF2SGDOutput, batch: Batch) -> list[Prediction]:
-        """The best points as moments (eq. 15), and each row's similarity to the sentence as saliency."""
+        """The best points as moments (eq. 15), and the rows' cosines with the sentence as saliency.
+
+        Those of frames as they are: eq. 14 does not ask for aligned frames like the sentence, only for
+        frames that are alike, so that training may turn the sign of their cosines.
+        """
         lengths, seconds = batch.video_lengths, batch.row_seconds
         if self.config.predict == "segment":
             ends = outputs.segments + outputs.segments.new_tensor([0, 1])
@@ -263,7 +267,7 @@ class A2FAF2SGD(SentenceModel):
             spans, scores, counts = self.detection.moments(
                 outputs.scores, lengths, seconds, self.config.top_k
             )
-        found = [part.float().cpu().numpy() for part in (spans, scores, outputs.after)]
+        found = [part.float().cpu().numpy() for part in (spans, scores, outputs.before)]
         return [
             prediction(
                 query,
