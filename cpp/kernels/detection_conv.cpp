@@ -1,6 +1,7 @@
 #include "kernels/detection_conv.h"
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <new>
 
@@ -239,6 +240,32 @@ void make_spectrum(const Kernels& kernels, int64_t size, const S* weights, S* sp
   });
 }
 
+// Two samples that share a transform share what is not finite, too. Only the first and the last tile
+// of a sample may be with another's, and a transform spreads NaN over all of a tile.
+template <typename S>
+bool may_be_spoilt(const Forward<S>& problem, int64_t sample) {
+  const Shape& shape = problem.shape;
+  const int64_t n = problem.lengths[sample];
+  if (shape.batch == 1 || n == 0) return false;
+  const S* const first =
+      problem.results + sample * shape.frames * shape.frames * shape.outputs;
+  const S* const last = first + ((n - 1) * shape.frames + n - 1) * shape.outputs;
+  return !std::isfinite(*first) || !std::isfinite(*last);
+}
+
+template <typename S>
+void convolve(const Forward<S>& problem, const Stages<S>& stages, const Run& run);
+
+template <typename S>
+void convolve_alone(Forward<S> problem, int64_t sample, const Stages<S>& stages, const Run& run) {
+  const int64_t points = problem.shape.frames * problem.shape.frames;
+  problem.maps += sample * points * problem.shape.inputs;
+  problem.results += sample * points * problem.shape.outputs;
+  problem.lengths += sample;
+  problem.shape.batch = 1;
+  convolve(problem, stages, run);
+}
+
 template <typename S>
 void convolve(const Forward<S>& problem, const Stages<S>& stages, const Run& run) {
   const Shape& shape = problem.shape;
@@ -298,6 +325,9 @@ void convolve(const Forward<S>& problem, const Stages<S>& stages, const Run& run
     run(out_blocks * plan.made, [&](int64_t begin, int64_t end) {
       stages.output_rows({chunk, out, problem.bias, problem.results}, begin, end);
     });
+  }
+  for (int64_t b = 0; b < shape.batch; ++b) {
+    if (may_be_spoilt(problem, b)) convolve_alone(problem, b, stages, run);
   }
 }
 

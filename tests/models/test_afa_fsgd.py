@@ -259,6 +259,14 @@ def test_what_it_refuses() -> None:
         asked.inputs(replace(batch, video=broken))
     with pytest.raises(InputError, match="in the sentence of query"):
         asked.inputs(replace(batch, pooled=batch.pooled * torch.inf))
+    anchors = torch.randn(*batch.video.shape[:2], 5)
+    anchors[1, 2] = torch.inf
+    with pytest.raises(InputError, match=r"in anchor row 2 of video .*v1"):
+        asked.inputs(replace(batch, anchor_video=anchors, anchor_pooled=torch.randn(2, 5)))
+    with pytest.raises(InputError, match="in the anchor sentence of query"):
+        asked.inputs(
+            replace(batch, anchor_video=anchors.nan_to_num(0, 0, 0), anchor_pooled=anchors[:, 2])
+        )
     with pytest.raises(InputError, match="fit on training queries"):
         model(msgspec.structs.replace(SMALL, video_dim=12))(
             torch.randn(1, 3, 12), torch.tensor([3]), torch.randn(1, DIM)

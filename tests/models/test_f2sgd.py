@@ -33,6 +33,56 @@ def frames() -> Tensor:
     return made
 
 
+def test_a_frozen_head_passes_gradients_on() -> None:
+    detector = F2SGD(9, channels=3).requires_grad_(False)
+    given = frames().nan_to_num().repeat(1, 4, 1).requires_grad_()
+    detector(given, LENGTHS).square().sum().backward()
+    assert given.grad is not None
+    assert bool(given.grad[0].abs().sum() > 0)
+
+
+def test_what_was_kept_in_inference_mode_serves_gradients() -> None:
+    detector = F2SGD(9, channels=3).requires_grad_(False)
+    given = frames().nan_to_num().repeat(1, 4, 1)
+    with torch.inference_mode():
+        kept = detector(given, LENGTHS)
+    given.requires_grad_()
+    found = detector(given, LENGTHS)
+    found.sum().backward()
+    torch.testing.assert_close(found, kept, rtol=1e-4, atol=1e-5)
+
+
+def test_a_broken_sample_leaves_the_others_alone() -> None:
+    detector = F2SGD(9, channels=3).eval()
+    given, lengths = numbers("many", 4, 36, DIM), torch.tensor([36, 30, 36, 5])
+    broken = given.clone()
+    broken[1, 3] = torch.nan
+    with torch.no_grad():
+        found, wanted = detector(broken, lengths), detector(given, lengths)
+    for row in (0, 2, 3):
+        torch.testing.assert_close(found[row], wanted[row], rtol=1e-4, atol=1e-5)
+    assert not bool(found[1].isfinite().all())
+
+
+def test_groups_of_samples_are_the_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    detector = F2SGD(9, channels=3).eval()
+    given, lengths = numbers("many", 5, 12, DIM), torch.tensor([12, 3, 12, 9, 1])
+    with torch.no_grad():
+        wanted = detector(given, lengths)
+        monkeypatch.setattr("vmr.models.layers.f2sgd._PAIRS_AT_ONCE", 2 * 12 * 12)
+        torch.testing.assert_close(detector(given, lengths), wanted, rtol=1e-4, atol=1e-5)
+        assert detector(given[:0], lengths[:0]).shape == (0, 12, 12)
+
+
+def test_lengths_of_frames_do_not_count() -> None:
+    detector = F2SGD(5, channels=3)
+    given = frames()
+    for scale in (1e-8, 1e8):
+        torch.testing.assert_close(
+            detector(given * scale, LENGTHS)[0], detector(given, LENGTHS)[0], rtol=1e-3, atol=1e-4
+        )
+
+
 # ---- the map ----------------------------------------------------------------------------------------
 
 

@@ -19,6 +19,7 @@ from vmr.models.layers.a2fa import A2FA, Alignment, Frames
 from vmr.models.layers.f2sgd import F2SGD
 from vmr.models.layers.padding import row_mask
 from vmr.models.sentence import SentenceConfig, SentenceModel
+from vmr.reference.common import widened
 
 if TYPE_CHECKING:
     from vmr.data.dataset import Batch
@@ -290,9 +291,13 @@ class A2FAF2SGD(SentenceModel):
 def _cosines(frames: Frames, found: Alignment) -> Tensor:
     """[B, N] cosines of aligned frames and sentence, from the dot products that are there."""
     length = frames.features.shape[1]
-    squares = frames.gram.diagonal(dim1=1, dim2=2)[found.videos].float()
-    norms, dots, weights = found.norms.float()[:, None], found.dots.float(), found.weights.float()
-    rest = (1 - weights) * found.relevance.float()
+    squares = widened(frames.gram.diagonal(dim1=1, dim2=2)[found.videos])
+    norms, dots, weights = (
+        widened(found.norms)[:, None],
+        widened(found.dots),
+        widened(found.weights),
+    )
+    rest = (1 - weights) * widened(found.relevance)
     along = weights * norms + rest * dots
     squared = weights.square() * norms + 2 * weights * rest * dots + rest.square() * squares
     cosines = along * (squared.clamp(min=1e-12) * norms.clamp(min=1e-12)).rsqrt()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
+import torch
 from torch import Tensor
 
 from vmr.errors import InputError
@@ -88,19 +89,26 @@ class SentenceModel(MomentModel):
 
     def _check_finite(self, batch: Batch, pooled: Tensor) -> None:
         """Refuses NaN and infinities: each would spread over its video."""
-        if bool((batch.video.sum() + pooled.sum()).isfinite()):
+        videos = {"": batch.video, "anchor ": batch.anchor_video}
+        sentences = {"": pooled, "anchor ": batch.anchor_pooled}
+        sums = [part.sum() for part in (*videos.values(), *sentences.values()) if part is not None]
+        if bool(torch.stack(sums).isfinite().all()):
             return
         rows = row_mask(batch.video_lengths, batch.video.shape[1])
         for place, query in enumerate(batch.queries):
-            broken = ~batch.video[place].isfinite().all(dim=-1) & rows[place]
-            if bool(broken.any()):
-                row = int(broken.nonzero()[0])
-                raise InputError(
-                    f"{self.kind}: expected finite features, got NaN or an infinity in row {row} of "
-                    f"video {query.video}"
-                )
-            if not bool(pooled[place].isfinite().all()):
-                raise InputError(
-                    f"{self.kind}: expected finite features, got NaN or an infinity in the sentence of "
-                    f"query {query.qid} on video {query.video}"
-                )
+            for which, video in videos.items():
+                if video is None:
+                    continue
+                broken = ~video[place].isfinite().all(dim=-1) & rows[place]
+                if bool(broken.any()):
+                    row = int(broken.nonzero()[0])
+                    raise InputError(
+                        f"{self.kind}: expected finite features, got NaN or an infinity in {which}row "
+                        f"{row} of video {query.video}"
+                    )
+            for which, sentence in sentences.items():
+                if sentence is not None and not bool(sentence[place].isfinite().all()):
+                    raise InputError(
+                        f"{self.kind}: expected finite features, got NaN or an infinity in the {which}"
+                        f"sentence of query {query.qid} on video {query.video}"
+                    )

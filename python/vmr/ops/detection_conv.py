@@ -29,7 +29,9 @@ def large_conv2d(
     for i, j < n_b, where what lies outside ``maps[b, :n_b, :n_b]`` counts as zero (and is not read):
     ``torch.nn.Conv2d(Ci, Co, C, padding=C // 2)`` on each sample alone, as the 21 x 21 and 27 x 27
     layers of eq. 13 are (Tan et al., "Anchor-Aware Similarity Cohesion", CVPR 2025). On the CPU it
-    goes by FFT where that is faster, on CUDA by torch's convolution.
+    goes by FFT where that is faster, on CUDA by torch's convolution. By FFT two samples share a
+    transform, so that rounding errors are in proportion to the larger of the two; one that is not
+    finite leaves the others' results alone, though not their part of the gradients.
 
     Args:
         maps: [B, N, N, Ci] with N >= 1, channels last; float32, float64, float16 or bfloat16 (these

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from vmr import ops
 from vmr.errors import InputError
 from vmr.models.layers.kept import Kept, may_keep
-from vmr.models.layers.padding import row_mask, without_padding
+from vmr.models.layers.padding import row_mask, unit_rows, without_padding
 
 
 class Frames(NamedTuple):
@@ -107,7 +107,7 @@ class A2FA(nn.Module):
         self.dim, self.normalize, self.reach_end = dim, normalize, reach_end
         self.reweight, self.align_frames = reweight, align
 
-        def learned() -> nn.Linear:
+        def learned(bias: bool = bias) -> nn.Linear:
             layer = nn.Linear(dim, dim, bias=bias)
             nn.init.xavier_uniform_(layer.weight)
             if bias:
@@ -115,7 +115,9 @@ class A2FA(nn.Module):
             return layer
 
         if reweight:
-            self.pool_query, self.pool_key, self.pool_value = learned(), learned(), learned()
+            # A bias of the keys would add the same to all frames of a softmax.
+            self.pool_query, self.pool_key = learned(), learned(bias=False)
+            self.pool_value = learned()
             self.relevance_frame, self.relevance_pooled = learned(), learned()
             self.scale = nn.Parameter(torch.tensor(float(relevance_scale)))
             self.shift = nn.Parameter(torch.tensor(0.0))
@@ -191,7 +193,7 @@ class A2FA(nn.Module):
             )
         if self.normalize:
             mask = row_mask(lengths, features.shape[1])
-            features = F.normalize(without_padding(features, mask), dim=-1)
+            features = unit_rows(without_padding(features, mask))
         made = ops.gram_matrix(features, lengths) if gram else features.new_empty(0)
         return Frames(features, lengths, made)
 
@@ -214,7 +216,7 @@ class A2FA(nn.Module):
         """
         videos = self._check(frames, queries, videos, segments, anchor_frames, anchor_queries)
         if self.normalize:
-            queries = F.normalize(queries, dim=-1)
+            queries = unit_rows(queries)
         if segments is not None:
             anchors = segments.sum(dim=1) // 2
         else:
@@ -276,25 +278,24 @@ class A2FA(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """What a frame's dot product with, and one added to it, is the argument of eq. 9's tanh."""
         if not self.reweight:
-            return queries, queries.new_zeros(len(queries))
+            return queries, queries.new_zeros(queries.shape[0])
         ask, key, value = self.pool_query, self.pool_key, self.pool_value
         one, two = self.relevance_frame, self.relevance_pooled
         if self._merges:
             asked = self._merged("pool", queries, ask, key)
             pooled, _ = ops.attention_pool(frames.features, asked, segments, videos)
             vectors = self._merged("relevance", pooled, value, two, one)
-            return vectors * self.scale, self.shift.expand(len(queries))
-        # The bias of the keys adds the same to all frames of a softmax.
+            return vectors * self.scale, self.shift.expand(queries.shape[0])
         pooled, _ = ops.attention_pool(frames.features, ask(queries) @ key.weight, segments, videos)
         compared = two(value(pooled))
-        offsets = self.shift.expand(len(queries))
+        offsets = self.shift.expand(queries.shape[0])
         if one.bias is not None:
             offsets = offsets + self.scale * (compared @ one.bias)
         return self.scale * (compared @ one.weight), offsets
 
     def _matches(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         """The same for eq. 11's sigmoid, whose frames are the reweighted ones."""
-        zeros = queries.new_zeros(len(queries))
+        zeros = queries.new_zeros(queries.shape[0])
         if not self.align_frames:
             return queries, zeros
         if self._merges:
@@ -339,26 +340,38 @@ class A2FA(nn.Module):
         if queries.dim() != 2 or queries.shape[1] != self.dim:
             raise InputError(f"A2FA: queries: expected [B, {self.dim}], got {list(queries.shape)}")
         if videos is None:
-            if len(queries) != count:
+            if queries.shape[0] != count:
                 raise InputError(
                     f"A2FA: expected a query for each of {count} videos, or `videos` that says which "
-                    f"video each is about; got {len(queries)} queries"
+                    f"video each is about; got {queries.shape[0]} queries"
                 )
             videos = torch.arange(count, device=queries.device)
         elif videos.shape != queries.shape[:1]:
-            raise InputError(f"A2FA: videos: expected [{len(queries)}], got {list(videos.shape)}")
-        if segments is not None and segments.shape != (len(queries), 2):
             raise InputError(
-                f"A2FA: segments: expected [{len(queries)}, 2], got {list(segments.shape)}"
+                f"A2FA: videos: expected [{queries.shape[0]}], got {list(videos.shape)}"
             )
+        if segments is not None and segments.shape != (queries.shape[0], 2):
+            raise InputError(
+                f"A2FA: segments: expected [{queries.shape[0]}, 2], got {list(segments.shape)}"
+            )
+        # Elsewhere the look would wait for the device, or end up in the graph.
+        if segments is not None and segments.is_cpu and not torch.compiler.is_compiling():
+            first, last, count = segments[:, 0], segments[:, 1], frames.lengths[videos]
+            wrong = (first < 0) | (first > last) | (last >= count)
+            if bool(wrong.any()):
+                place = int(wrong.nonzero()[0])
+                raise InputError(
+                    f"A2FA: segments: expected first and last frame, in order and within the video's "
+                    f"{int(count[place])}, got {segments[place].tolist()} for query {place}"
+                )
         if (anchor_frames is None) != (anchor_queries is None):
             raise InputError("A2FA: expected anchor_frames and anchor_queries together, got one")
         if anchor_frames is not None and anchor_queries is not None:
             wanted = [count, rows, anchor_queries.shape[-1]]
-            if list(anchor_frames.shape) != wanted or len(anchor_queries) != len(queries):
+            if list(anchor_frames.shape) != wanted or anchor_queries.shape[0] != queries.shape[0]:
                 raise InputError(
                     f"A2FA: anchor_frames and anchor_queries: expected [{count}, {rows}, E] and "
-                    f"[{len(queries)}, E], got {list(anchor_frames.shape)} and "
+                    f"[{queries.shape[0]}, E], got {list(anchor_frames.shape)} and "
                     f"{list(anchor_queries.shape)}"
                 )
         return videos

@@ -13,11 +13,14 @@ from vmr import ops
 from vmr.errors import InputError
 from vmr.models.layers.detector import Detector
 from vmr.models.layers.kept import Kept, may_keep
+from vmr.models.layers.padding import row_mask, unit_rows, without_padding
 from vmr.models.layers.points import window_points
 from vmr.ops.detection import Region
 
 if TYPE_CHECKING:
     from vmr.data.dataset import Batch
+
+_PAIRS_AT_ONCE = 2**21  # of frames, in inference: 128 MiB for 16 channels
 
 
 class F2SGD(Detector):
@@ -106,6 +109,8 @@ class F2SGD(Detector):
             [B, N, N]: at (i, j) the score of the moment from frame i to frame j, before the sigmoid;
             what it holds where i > j or in the padding has no meaning.
         """
+        # At length one, so that no product leaves the range of half precision.
+        frames = unit_rows(without_padding(frames, row_mask(lengths, frames.shape[1])))
         gram = ops.gram_matrix(frames, lengths)
         ones = frames.new_ones(frames.shape[:2])
         zeros = torch.zeros_like(ones)
@@ -113,7 +118,17 @@ class F2SGD(Detector):
         return self.detect(similarity, lengths)
 
     def detect(self, similarity: Tensor, lengths: Tensor) -> Tensor:
-        """Scores of all moments from a similarity map [B, N, N], eq. 13."""
+        """Scores of all moments from a similarity map [B, N, N], eq. 13.
+
+        Where nothing learns, samples go through in groups, so that the channels' memory is bounded.
+        """
+        group = max(1, _PAIRS_AT_ONCE // max(1, similarity[0:1].numel()))
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or len(similarity) <= group:
+            return self._detect(similarity, lengths)
+        parts = zip(similarity.split(group), lengths.split(group), strict=True)
+        return torch.cat([self._detect(*part) for part in parts])
+
+    def _detect(self, similarity: Tensor, lengths: Tensor) -> Tensor:
         maps = self._convolved(self.first, similarity[..., None], lengths)
         maps = self._convolved(self.second, F.relu(maps), lengths)
         scores: Tensor = self.score(F.relu(self.hidden(F.relu(maps))))
@@ -179,7 +194,8 @@ class F2SGD(Detector):
     def _convolved(self, layer: nn.Conv2d, maps: Tensor, lengths: Tensor) -> Tensor:
         assert layer.bias is not None
         spectrum = None
-        if may_keep((layer.weight,)):
+        learns = torch.is_grad_enabled() and maps.requires_grad
+        if not learns and may_keep((layer.weight, layer.bias)):
             size = ops.spectrum_size(maps.shape[1], self.kernel_size)
             if size:
                 spectrum = self._spectra.get(

@@ -24,7 +24,6 @@ class Kept(Generic[T]):
         self._of: Hashable = None
         self._weights: list[Tensor] = []
 
-    @torch.no_grad()
     def get(self, key: Hashable, weights: Sequence[Tensor], make: Callable[[], T]) -> T:
         """What ``make`` gives for these weights; other keys of the same weights stay too."""
         of = tuple((w.data_ptr(), w._version, w.dtype, w.device) for w in weights)
@@ -33,7 +32,12 @@ class Kept(Generic[T]):
             self._made, self._of = {}, of
             self._weights = [weight.detach() for weight in weights]
         if key not in self._made:
-            with torch.autocast(weights[0].device.type, enabled=False):
+            # What is made in inference mode could not be used outside it.
+            with (
+                torch.inference_mode(False),
+                torch.no_grad(),
+                torch.autocast(weights[0].device.type, enabled=False),
+            ):
                 self._made[key] = make()
         return self._made[key]
 

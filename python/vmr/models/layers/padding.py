@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+from vmr.reference.common import widened
 
 
 def row_mask(lengths: Tensor, rows: int) -> Tensor:
@@ -17,6 +20,11 @@ def without_padding(features: Tensor, mask: Tensor) -> Tensor:
     A product with the mask would keep NaN.
     """
     return features.masked_fill(~mask[..., None], 0.0)
+
+
+def unit_rows(features: Tensor) -> Tensor:
+    """Rows [..., D] at length one; zeros stay. Computed in float32, where half precision has no room."""
+    return F.normalize(widened(features), dim=-1).to(features.dtype)
 
 
 def masked_mean(features: Tensor, mask: Tensor) -> Tensor:
