@@ -240,15 +240,14 @@ void make_spectrum(const Kernels& kernels, int64_t size, const S* weights, S* sp
   });
 }
 
-// Two samples that share a transform share what is not finite, too. Only the first and the last tile
-// of a sample may be with another's, and a transform spreads NaN over all of a tile.
+// Two samples that share a transform share what is not finite, too. Only the first and the last
+// tile of a sample may be with another's, and a transform spreads NaN over all of a tile.
 template <typename S>
 bool may_be_spoilt(const Forward<S>& problem, int64_t sample) {
   const Shape& shape = problem.shape;
   const int64_t n = problem.lengths[sample];
   if (shape.batch == 1 || n == 0) return false;
-  const S* const first =
-      problem.results + sample * shape.frames * shape.frames * shape.outputs;
+  const S* const first = problem.results + sample * shape.frames * shape.frames * shape.outputs;
   const S* const last = first + ((n - 1) * shape.frames + n - 1) * shape.outputs;
   return !std::isfinite(*first) || !std::isfinite(*last);
 }

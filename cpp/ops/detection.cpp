@@ -10,7 +10,7 @@ namespace {
 struct Cpu : CpuDevice {
   using CpuDevice::CpuDevice;
 
-  static void check_points(const char* op, const VertexInputs& inputs, bool whole) {
+  static void check_points(const char* op, const VertexInputs& inputs) {
     const int64_t batch = inputs.scores.size(0);
     const int64_t count = inputs.points.size(0);
     const int64_t* const points = in<int64_t>(inputs.points);
@@ -28,9 +28,7 @@ struct Cpu : CpuDevice {
         const int64_t j = points[2 * p + 1];
         check(i >= 0 && i < length && j >= 0 && j < length, op,
               ": points must lie in [0, length = ", length, "), got (", i, ", ", j, ") at row ", p);
-        check(whole || i <= j, op,
-              ": points (i, j) must have i <= j where only the upper half counts, got (", i, ", ",
-              j, ") at row ", p);
+        check(i <= j, op, ": points (i, j) must have i <= j, got (", i, ", ", j, ") at row ", p);
       }
     }
   }

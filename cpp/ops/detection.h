@@ -44,7 +44,7 @@ void check_vertices(const char* op, VertexInputs* inputs, bool whole) {
   using torch::stable::contiguous;
   *inputs = {contiguous(scores), contiguous(points), contiguous(splits), contiguous(lengths)};
   Device::check_lengths(op, inputs->lengths, inputs->scores.size(1));
-  Device::check_points(op, *inputs, whole);
+  Device::check_points(op, *inputs);
 }
 
 template <typename T>

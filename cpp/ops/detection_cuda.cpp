@@ -13,7 +13,7 @@ namespace {
 struct Cuda : CudaDevice {
   explicit Cuda(const Tensor& tensor) : CudaDevice(tensor), like(tensor) {}
 
-  static void check_points(const char*, const VertexInputs&, bool) {}
+  static void check_points(const char*, const VertexInputs&) {}
 
   template <typename T>
   void row_errors(const detection::VertexProblem<T>& problem, double* errors) const {

@@ -135,7 +135,22 @@ _LAZY = {
 }
 
 
+_SUBMODULES = (
+    "data",
+    "evaluation",
+    "exports",
+    "models",
+    "ops",
+    "simulation",
+    "training",
+    "video",
+    "viz",
+)
+
+
 def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"vmr.{name}")
     if name not in _LAZY:
         raise AttributeError(f"module 'vmr' has no attribute {name!r}")
     value = getattr(importlib.import_module(_LAZY[name]), name)

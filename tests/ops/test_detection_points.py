@@ -167,7 +167,7 @@ def test_top_points_have_no_gradient() -> None:
         ({"points": torch.ones(1, 2)}, "points must be int64, got Float"),
         ({"points": torch.tensor([[0, 3]])}, r"lie in \[0, length = 3\), got \(0, 3\) at row 0"),
         ({"points": torch.tensor([[-1, 2]])}, r"lie in \[0, length = 3\), got \(-1, 2\) at row 0"),
-        ({"points": torch.tensor([[2, 1]])}, r"must have i <= j .*, got \(2, 1\) at row 0"),
+        ({"points": torch.tensor([[2, 1]])}, r"must have i <= j, got \(2, 1\) at row 0"),
         ({"splits": torch.tensor([0])}, r"splits must be \[B \+ 1\] with scores' B, got \[1\]"),
         ({"splits": torch.tensor([0, 2])}, "splits must go from 0 to P = 1, got 0 to 2"),
         ({"splits": torch.tensor([1, 1])}, "splits must go from 0 to P = 1, got 1 to 1"),

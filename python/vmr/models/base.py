@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vmr.errors import InputError
 from vmr.models import stored
 from vmr.progress import Progress, silent
+from vmr.settings import convert
 
 if TYPE_CHECKING:
     import os
@@ -91,6 +92,8 @@ class MomentModel(
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        # Words and numbers of a config that was written in Python were not looked at yet.
+        convert(msgspec.to_builtins(config), type(config), self.kind)
         self.config = config
         self.about: About | None = None
 

@@ -37,7 +37,8 @@ def parameter_groups(model: nn.Module, config: OptimiserConfig) -> list[dict[str
         if not parameters:
             raise InputError(
                 f"training.optimiser.groups: {group.match!r} matches no parameter that is left; names "
-                f"are such as {next(iter(dict(model.named_parameters())), '(none)')!r}"
+                f"are such as {next(iter(dict(model.named_parameters())), '(none)')!r}; leave the group "
+                "out, as in training.optimiser.groups=[]"
             )
         values: dict[str, Any] = {"params": parameters}
         if group.lr is not None:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from vmr import ops
 from vmr.errors import InputError
 from vmr.models.layers.kept import Kept, may_keep
-from vmr.models.layers.padding import row_mask, unit_rows, without_padding
+from vmr.models.layers.padding import check_lengths, row_mask, unit_rows, without_padding
 
 
 class Frames(NamedTuple):
@@ -191,6 +191,7 @@ class A2FA(nn.Module):
             raise InputError(
                 f"A2FA: frames: expected [U, N, {self.dim}], got {list(features.shape)}"
             )
+        check_lengths("A2FA", lengths, features.shape[0])
         if self.normalize:
             mask = row_mask(lengths, features.shape[1])
             features = unit_rows(without_padding(features, mask))
@@ -338,7 +339,10 @@ class A2FA(nn.Module):
         """Shapes that do not go together; gives ``videos``."""
         count, rows = frames.features.shape[:2]
         if queries.dim() != 2 or queries.shape[1] != self.dim:
-            raise InputError(f"A2FA: queries: expected [B, {self.dim}], got {list(queries.shape)}")
+            raise InputError(
+                f"A2FA: queries: expected [B, {self.dim}], one vector a sentence, got "
+                f"{list(queries.shape)}"
+            )
         if videos is None:
             if queries.shape[0] != count:
                 raise InputError(
@@ -356,13 +360,13 @@ class A2FA(nn.Module):
             )
         # Elsewhere the look would wait for the device, or end up in the graph.
         if segments is not None and segments.is_cpu and not torch.compiler.is_compiling():
-            first, last, count = segments[:, 0], segments[:, 1], frames.lengths[videos]
-            wrong = (first < 0) | (first > last) | (last >= count)
+            first, last, own = segments[:, 0], segments[:, 1], frames.lengths[videos]
+            wrong = (first < 0) | (first > last) | (last >= own)
             if bool(wrong.any()):
                 place = int(wrong.nonzero()[0])
                 raise InputError(
                     f"A2FA: segments: expected first and last frame, in order and within the video's "
-                    f"{int(count[place])}, got {segments[place].tolist()} for query {place}"
+                    f"{int(own[place])}, got {segments[place].tolist()} for query {place}"
                 )
         if (anchor_frames is None) != (anchor_queries is None):
             raise InputError("A2FA: expected anchor_frames and anchor_queries together, got one")

@@ -13,7 +13,7 @@ from vmr import ops
 from vmr.errors import InputError
 from vmr.models.layers.detector import Detector
 from vmr.models.layers.kept import Kept, may_keep
-from vmr.models.layers.padding import row_mask, unit_rows, without_padding
+from vmr.models.layers.padding import check_lengths, row_mask, unit_rows, without_padding
 from vmr.models.layers.points import window_points
 from vmr.ops.detection import Region
 
@@ -109,6 +109,9 @@ class F2SGD(Detector):
             [B, N, N]: at (i, j) the score of the moment from frame i to frame j, before the sigmoid;
             what it holds where i > j or in the padding has no meaning.
         """
+        if frames.dim() != 3:
+            raise InputError(f"F2SGD: frames: expected [B, N, D], got {list(frames.shape)}")
+        check_lengths("F2SGD", lengths, frames.shape[0])
         # At length one, so that no product leaves the range of half precision.
         frames = unit_rows(without_padding(frames, row_mask(lengths, frames.shape[1])))
         gram = ops.gram_matrix(frames, lengths)
@@ -125,7 +128,7 @@ class F2SGD(Detector):
         group = max(1, _PAIRS_AT_ONCE // max(1, similarity[0:1].numel()))
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or len(similarity) <= group:
             return self._detect(similarity, lengths)
-        parts = zip(similarity.split(group), lengths.split(group), strict=True)
+        parts = zip(torch.split(similarity, group), torch.split(lengths, group), strict=True)
         return torch.cat([self._detect(*part) for part in parts])
 
     def _detect(self, similarity: Tensor, lengths: Tensor) -> Tensor:
@@ -139,9 +142,12 @@ class F2SGD(Detector):
 
         Args:
             scores: [B, N, N] of :meth:`forward`.
-            points: [P, 2] first and last frame of the true moments, sample after sample; see
-                :func:`vmr.models.layers.points.window_points`.
-            splits: [B + 1] rows ``splits[b]`` to ``splits[b + 1]`` of ``points`` are sample b's.
+            points: [P, 2] first and last frame of the true moments, sample after sample;
+                :func:`vmr.models.layers.points.nearest_frames` makes them of seconds, and
+                ``window_points`` beside it of a batch of vmr's.
+            splits: [B + 1] rows ``splits[b]`` to ``splits[b + 1]`` of ``points`` are sample b's: [0, 1, 3]
+                for one moment in the first and two in the second. A sample without any is taught that
+                there is none.
             lengths: [B].
 
         Returns:

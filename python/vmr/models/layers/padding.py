@@ -6,7 +6,26 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vmr.errors import InputError
 from vmr.reference.common import widened
+
+
+def check_lengths(what: str, lengths: Tensor, count: int) -> None:
+    """Refuses what is no number of rows a sample, as a mask is none.
+
+    Raises:
+        InputError: With the name of what was called.
+    """
+    if not isinstance(lengths, Tensor) or lengths.shape != (count,) or lengths.dtype != torch.int64:
+        got = (
+            f"{list(lengths.shape)} {str(lengths.dtype).removeprefix('torch.')}"
+            if isinstance(lengths, Tensor)
+            else type(lengths).__name__
+        )
+        raise InputError(
+            f"{what}: lengths: expected [{count}] int64, the frames of each video, got {got}; those of "
+            "a mask are mask.sum(dim=1)"
+        )
 
 
 def row_mask(lengths: Tensor, rows: int) -> Tensor:
