@@ -1,6 +1,7 @@
 // Compiled once per instruction set, with VMR_ISA naming the namespace. See docs/adding-an-op.md
 // for what may be included and defined in such a file.
 #include "kernels/alignment_simd.h"
+#include "kernels/simd_functions.h"
 #include "kernels/simd_vectors.h"
 
 namespace vmr::kernels::VMR_ISA {
@@ -181,13 +182,16 @@ struct Row {
   Acc e;
   Acc t;
 
+  V cosine(V other_a, V other_b, V other_t, V gram) const {
+    return sum(a * other_t, e * other_a, (b * other_b) * gram);
+  }
   auto inside(V gram, V other_a, V other_b, V other_e, V other_t) const {
     const V product = (b * other_b) * gram;
-    const V one = cosine(a * other_t, e * other_a, product);
-    const V other = cosine(other_a * t, other_e * a, product);
+    const V one = sum(a * other_t, e * other_a, product);
+    const V other = sum(other_a * t, other_e * a, product);
     return (one >= V{} - 1) & (one <= V{} + 1) & (other >= V{} - 1) & (other <= V{} + 1);
   }
-  static V cosine(V x, V y, V product) { return x + (y + product); }
+  static V sum(V x, V y, V product) { return x + (y + product); }
 };
 
 // One row's sums. `lanes` is 1 where a lane counts, and 0 where the last vector, which reaches back
@@ -285,18 +289,64 @@ void row_sums(const RowSums<T>& problem) {
   }
 }
 
+template <typename Acc>
+void softmax(Acc* logits, int64_t count) {
+  Acc most = logits[0];
+  for (int64_t i = 1; i < count; ++i) most = logits[i] > most ? logits[i] : most;
+  for (int64_t i = 0; i < count; ++i) logits[i] = decay(logits[i] - most);
+  Acc sum = 0;
+  for (int64_t i = 0; i < count; ++i) sum += logits[i];
+  const Acc factor = 1 / sum;
+  for (int64_t i = 0; i < count; ++i) logits[i] *= factor;
+}
+
+template <typename Acc>
+void frame_weights(const FrameWeights<Acc>& problem) {
+  Acc* const relevance = problem.relevance;
+  Acc* const weights = problem.weights;
+  for (int64_t i = 0; i < problem.count; ++i) weights[i] = 0;
+  if (problem.reweight) {
+    for (int64_t i = 0; i < problem.count; ++i) {
+      relevance[i] = hyperbolic_tangent(problem.relevance_dots[i] + problem.relevance_offset);
+    }
+  } else {
+    for (int64_t i = 0; i < problem.count; ++i) relevance[i] = 1;
+  }
+  if (!problem.align) return;
+  const int64_t end = problem.last < problem.count ? problem.last + 1 : problem.count;
+  for (int64_t i = problem.first; i < end; ++i) {
+    weights[i] = sigmoid(relevance[i] * problem.alignment_dots[i] + problem.alignment_offset);
+  }
+}
+
 template <typename T>
 void similarity_rows(const SimilarityRows<T>& problem) {
   using Acc = accumulate_t<T>;
+  using V = typename Vector<Acc>::type;
+  constexpr int64_t kLanes = Vector<Acc>::kLanes;
   const auto [a, b, e, t] = problem.factors;
   for (int64_t i = problem.first; i < problem.last; ++i) {
     T* const to = problem.similarity + i * problem.frames;
     const T* const gram = problem.gram + i * problem.frames;
     const int64_t count = i < problem.count ? problem.count : 0;
-    for (int64_t j = 0; j < count; ++j) {
-      const Acc cosine = a[i] * t[j] + e[i] * a[j] + b[i] * (b[j] * load(gram + j));
-      const Acc above = cosine < -1 ? Acc(-1) : cosine;
-      store(to + j, above > 1 ? Acc(1) : above);
+    const Row<Acc> row = {a[i], b[i], e[i], t[i]};
+    if (kAsComputed<T> && count >= kLanes) {
+      // The last vector reaches back into those before it.
+      for (int64_t next = 0; next < count; next += kLanes) {
+        const int64_t j = next + kLanes <= count ? next : count - kLanes;
+        V g;
+        __builtin_memcpy(&g, gram + j, sizeof(g));
+        const V cosine = row.cosine(load_vector(a + j), load_vector(b + j), load_vector(t + j), g);
+        const V above = cosine < V{} - 1 ? V{} - 1 : cosine;
+        const V within = above > V{} + 1 ? V{} + 1 : above;
+        __builtin_memcpy(to + j, &within, sizeof(within));
+      }
+    } else {
+      for (int64_t j = 0; j < count; ++j) {
+        const Acc cosine = a[i] * t[j] + (e[i] * a[j] + (b[i] * b[j]) * load(gram + j));
+        const Acc above = cosine < -1 ? Acc(-1) : cosine;
+        store(to + j, above > 1 ? Acc(1) : above);
+      }
     }
     for (int64_t j = count; j < problem.frames; ++j) store(to + j, Acc(0));
   }
@@ -353,6 +403,11 @@ void similarity_gram_gradient_row(const SimilarityGramGradientRow<T>& problem) {
     for (int64_t k = 0; k < few; ++k) problem.sums[j + k] += share[k];
   }
 }
+
+template void softmax(float*, int64_t);
+template void softmax(double*, int64_t);
+template void frame_weights(const FrameWeights<float>&);
+template void frame_weights(const FrameWeights<double>&);
 
 #define VMR_INSTANTIATE(T)                                                  \
   template void gram_columns(const GramColumns<T>&);                        \

@@ -9,42 +9,14 @@
 namespace vmr::kernels::alignment {
 namespace {
 
-template <typename Acc>
-void softmax(Acc* logits, int64_t count) {
-  Acc most = -std::numeric_limits<Acc>::infinity();
-  for (int64_t i = 0; i < count; ++i) most = logits[i] > most ? logits[i] : most;
-  Acc sum = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    logits[i] = std::exp(logits[i] - most);
-    sum += logits[i];
-  }
-  for (int64_t i = 0; i < count; ++i) logits[i] /= sum;
-}
-
-template <typename Acc>
-Acc sigmoid(Acc x) {
-  return 1 / (1 + std::exp(-x));
-}
-
-// One query's r and alpha, where its frames' dot products with z and y are in their place.
-template <typename Acc>
-struct Frame {
-  Acc relevance;
-  Acc weight;
-};
+// One query's r and alpha, from its frames' dot products with z and y.
 template <typename T, typename Acc = accumulate_t<T>>
-Frame<Acc> align_frame(const Alignment<T>& problem, int64_t query, int64_t frame, Acc relevance_dot,
-                       Acc alignment_dot) {
-  Frame<Acc> found = {1, 0};
-  if (problem.reweight) {
-    found.relevance = std::tanh(relevance_dot + load(problem.relevance_offsets + query));
-  }
+void weigh_frames(const Alignment<T>& problem, int64_t query, int64_t count, const Acc* with_z,
+                  const Acc* with_y, Acc* relevance, Acc* weights) {
   const int64_t* const segment = problem.segments + 2 * query;
-  if (problem.align && frame >= segment[0] && frame <= segment[1]) {
-    found.weight =
-        sigmoid(found.relevance * alignment_dot + load(problem.alignment_offsets + query));
-  }
-  return found;
+  VMR_SELECT_ISA(frame_weights<Acc>)
+  ({with_z, with_y, count, segment[0], segment[1], load(problem.relevance_offsets + query),
+    load(problem.alignment_offsets + query), problem.reweight, problem.align, relevance, weights});
 }
 
 // Plain sums in eight lanes, in which compilers vectorise them.
@@ -76,7 +48,7 @@ void pool(const Pool<T>& problem, int64_t begin, int64_t end) {
     const T* const rows = problem.frames + (problem.videos[q] * sizes.frames + first) * sizes.dim;
     dots.set(0, problem.vectors + q * sizes.dim);
     dots.run(rows, count, 1, weights.data(), sizes.frames, nullptr);
-    softmax(weights.data(), count);
+    VMR_SELECT_ISA(softmax<Acc>)(weights.data(), count);
     sums.run(rows, count, weights.data(), sizes.frames, 1);
     sums.store_sum(0, problem.pooled + q * sizes.dim);
     T* const to = problem.weights + q * sizes.frames;
@@ -105,7 +77,7 @@ void pool_gradient(const PoolGradient<T>& problem, accumulate_t<T>* coefficients
     dots.set(0, in.vectors + q * sizes.dim);
     dots.set(1, problem.pooled_gradients + q * sizes.dim);
     dots.run(rows, count, 2, weights, sizes.frames, nullptr);
-    softmax(weights, count);
+    VMR_SELECT_ISA(softmax<Acc>)(weights, count);
     Acc mean = 0;
     for (int64_t i = 0; i < count; ++i) {
       gradients[i] += load(problem.weight_gradients + q * sizes.frames + first + i);
@@ -130,6 +102,8 @@ void alignment(const Alignment<T>& problem, const Grouping& groups, int64_t begi
   const int64_t stride = sizes.frames;
   FrameDots<T> dots(sizes.dim, 3 * kQueriesAtOnce);
   std::vector<Acc> found(size(3 * kQueriesAtOnce * stride));
+  std::vector<Acc> relevance(size(stride));
+  std::vector<Acc> weights(size(stride));
   for (int64_t group = begin; group < end; ++group) {
     const int64_t* const own = groups.order.data() + groups.splits[size(group)];
     const int64_t queries = groups.splits[size(group + 1)] - groups.splits[size(group)];
@@ -150,10 +124,10 @@ void alignment(const Alignment<T>& problem, const Grouping& groups, int64_t begi
       const Acc* const with_z = with_query + (problem.reweight ? stride : 0);
       const Acc* const with_y = with_query + (each - 1) * stride;
       const int64_t to = own[k] * sizes.frames;
+      weigh_frames(problem, own[k], count, with_z, with_y, relevance.data(), weights.data());
       for (int64_t i = 0; i < count; ++i) {
-        const Frame<Acc> frame = align_frame(problem, own[k], i, with_z[i], with_y[i]);
-        store(problem.relevance + to + i, frame.relevance);
-        store(problem.weights + to + i, frame.weight);
+        store(problem.relevance + to + i, relevance[size(i)]);
+        store(problem.weights + to + i, weights[size(i)]);
         store(problem.dots + to + i, with_query[i]);
       }
       for (T* const row : {problem.relevance, problem.weights, problem.dots}) {
@@ -172,6 +146,8 @@ void alignment_gradient(const AlignmentGradient<T>& problem, accumulate_t<T>* co
   FrameDots<T> dots(sizes.dim, 2);
   FrameSums<T> sums(sizes.dim);
   std::vector<Acc> found(size(3 * sizes.frames));
+  std::vector<Acc> relevances(size(sizes.frames));
+  std::vector<Acc> weights(size(sizes.frames));
   Acc* const for_z = found.data();
   Acc* const for_y = for_z + sizes.frames;
   Acc* const for_q = for_y + sizes.frames;
@@ -184,14 +160,15 @@ void alignment_gradient(const AlignmentGradient<T>& problem, accumulate_t<T>* co
     dots.run(rows, count, 2, found.data(), sizes.frames, nullptr);
     Acc for_relevance_offset = 0;
     Acc for_alignment_offset = 0;
+    weigh_frames(in, q, count, for_z, for_y, relevances.data(), weights.data());
     for (int64_t i = 0; i < count; ++i) {
-      const Frame<Acc> frame = align_frame(in, q, i, for_z[i], for_y[i]);
-      const Acc slope = frame.weight * (1 - frame.weight);
+      const Acc r = relevances[size(i)];
+      const Acc slope = weights[size(i)] * (1 - weights[size(i)]);
       const Acc logit = load(problem.weight_gradients + from + i) * slope;
       const Acc relevance = load(problem.relevance_gradients + from + i) + logit * for_y[i];
-      const Acc argument = in.reweight ? relevance * (1 - frame.relevance * frame.relevance) : 0;
+      const Acc argument = in.reweight ? relevance * (1 - r * r) : 0;
       for_z[i] = argument;
-      for_y[i] = logit * frame.relevance;
+      for_y[i] = logit * r;
       for_q[i] = load(problem.dot_gradients + from + i);
       for_relevance_offset += argument;
       for_alignment_offset += logit;

@@ -10,7 +10,7 @@
 
 namespace vmr::kernels::alignment {
 
-constexpr int64_t kRowsAhead = 16;  // how far ahead frames are fetched
+constexpr int64_t kRowsAhead = 8;  // how far ahead frames are fetched
 
 inline std::size_t size(int64_t count) {
   return static_cast<std::size_t>(count);

@@ -40,6 +40,23 @@ struct RowSums {
   Acc* sums;             // out [vector_count, padded dim]
 };
 
+// A query's frames, of which the first and the last that are aligned are known. Each sum is
+// followed by its function: eq. 9's tanh and eq. 11's sigmoid.
+template <typename Acc>
+struct FrameWeights {
+  const Acc* relevance_dots;  // [count] v_i . z
+  const Acc* alignment_dots;  // [count] v_i . y
+  int64_t count;
+  int64_t first;
+  int64_t last;
+  Acc relevance_offset;
+  Acc alignment_offset;
+  bool reweight;
+  bool align;
+  Acc* relevance;  // out [count] r
+  Acc* weights;    // out [count] alpha
+};
+
 // A query's factors: the cosine of two aligned frames is
 //     C_ij = a_i t_j + e_i a_j + b_i b_j G_ij
 // with a = alpha / |v^a|, b = (1 - alpha) r / |v^a|, e = (v . q) b and t = |q|^2 a + e.
@@ -101,6 +118,10 @@ struct SimilarityGramGradientRow {
   void gram_columns(const GramColumns<T>& problem);                               \
   template <typename T>                                                           \
   void row_sums(const RowSums<T>& problem);                                       \
+  template <typename Acc>                                                         \
+  void softmax(Acc* logits, int64_t count);                                       \
+  template <typename Acc>                                                         \
+  void frame_weights(const FrameWeights<Acc>& problem);                           \
   template <typename T>                                                           \
   void similarity_rows(const SimilarityRows<T>& problem);                         \
   template <typename T>                                                           \

@@ -1,36 +1,13 @@
 // Compiled once per instruction set, with VMR_ISA naming the namespace. See docs/adding-an-op.md
 // for what may be included and defined in such a file.
 #include "kernels/detection_simd.h"
+#include "kernels/simd_functions.h"
 
 namespace vmr::kernels::VMR_ISA {
 namespace {
 
 constexpr int64_t kBlock = 256;
 constexpr int kLanes = 16;
-
-// exp(x) for |x| <= 87, to 2 units in the last place: 2^n exp(r), |r| <= log(2) / 2, by the series.
-// A call of the library's would keep the loops from vectorising, which made the loss five times
-// slower.
-inline float exponential(float x) {
-  constexpr float kRounder = 0x1.8p23f;  // added, it leaves the nearest integer in the low bits
-  const float shifted = x * 0x1.715476p0f + kRounder;
-  const float n = shifted - kRounder;
-  const float r =
-      x - n * 0x1.62ep-1f - n * 0x1.0bfbe8p-15f;  // log(2) as a sum: n times it is exact
-  float sum = 1.0f / 5040;
-  sum = sum * r + 1.0f / 720;
-  sum = sum * r + 1.0f / 120;
-  sum = sum * r + 1.0f / 24;
-  sum = sum * r + 1.0f / 6;
-  sum = sum * r + 0.5f;
-  sum = sum * r + 1.0f;
-  sum = sum * r + 1.0f;
-  return sum * float_from_bits((bits_from_float(shifted) << 23) + 0x3f800000u);
-}
-
-inline double exponential(double x) {
-  return __builtin_exp(x);
-}
 
 // P = 1 / (1 + e) and its derivative e P^2, or the score itself. NaN stays NaN.
 template <typename Acc>

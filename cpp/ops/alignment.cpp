@@ -17,7 +17,7 @@ struct Cpu : CpuDevice {
   using CpuDevice::CpuDevice;
 
   static void check_videos(const char* op, const Tensor& videos, int64_t count) {
-    const Tensor row = torch::stable::contiguous(videos);
+    const Tensor row = as_contiguous(videos);
     for (int64_t q = 0; q < row.numel(); ++q) {
       const int64_t video = in<int64_t>(row)[q];
       check(video >= 0 && video < count, op, ": videos must lie in [0, U = ", count, "), got ",
@@ -26,7 +26,7 @@ struct Cpu : CpuDevice {
   }
 
   static void check_frame_counts(const char* op, const Tensor& lengths, int64_t most) {
-    const Tensor row = torch::stable::contiguous(lengths);
+    const Tensor row = as_contiguous(lengths);
     for (int64_t u = 0; u < row.numel(); ++u) {
       const int64_t length = in<int64_t>(row)[u];
       check(length >= 1 && length <= most, op, ": lengths must be between 1 and ", most, ", got ",
@@ -35,7 +35,7 @@ struct Cpu : CpuDevice {
   }
 
   static void check_segments(const char* op, const Tensor& segments, int64_t frames) {
-    const Tensor rows = torch::stable::contiguous(segments);
+    const Tensor rows = as_contiguous(segments);
     for (int64_t q = 0; q < rows.size(0); ++q) {
       const int64_t first = in<int64_t>(rows)[2 * q];
       const int64_t last = in<int64_t>(rows)[2 * q + 1];

@@ -71,7 +71,7 @@ void check_segments(const AlignmentChecks& checks, const Tensor& segments,
 
 // An empty tensor stands for a gradient that nobody asked for.
 inline Tensor empty_gradient(const Tensor& of, bool wanted) {
-  return wanted ? torch::stable::empty_like(of) : empty_on(of, {0}, of.scalar_type());
+  return wanted ? empty_as(of) : empty_on(of, {0}, of.scalar_type());
 }
 template <typename T>
 T* wanted_out(const Tensor& gradient, bool wanted) {
@@ -92,8 +92,8 @@ Tensor gram_matrix(const Tensor& frames, const Tensor& lengths) {
   const char* const op = "gram_matrix";
   const alignment::Sizes sizes = check_gram_matrix<Device>(op, frames, lengths);
   const typename Device::Guard guard(frames);
-  const Tensor rows = torch::stable::contiguous(frames);
-  const Tensor counts = torch::stable::contiguous(lengths);
+  const Tensor rows = as_contiguous(frames);
+  const Tensor counts = as_contiguous(lengths);
   const Tensor gram =
       empty_on(frames, {sizes.videos, sizes.frames, sizes.frames}, frames.scalar_type());
   dispatch_floating(frames.scalar_type(), [&](auto type) {
@@ -110,10 +110,10 @@ Tensor gram_matrix_backward(const Tensor& gradients, const Tensor& frames, const
   AlignmentChecks{op, frames, "frames"}.floating("output_gradients", gradients, "[U, N, N]",
                                                  {sizes.videos, sizes.frames, sizes.frames});
   const typename Device::Guard guard(frames);
-  const Tensor from = torch::stable::contiguous(gradients);
-  const Tensor rows = torch::stable::contiguous(frames);
-  const Tensor counts = torch::stable::contiguous(lengths);
-  const Tensor to = torch::stable::empty_like(rows);
+  const Tensor from = as_contiguous(gradients);
+  const Tensor rows = as_contiguous(frames);
+  const Tensor counts = as_contiguous(lengths);
+  const Tensor to = empty_as(rows);
   dispatch_floating(frames.scalar_type(), [&](auto type) {
     using T = decltype(type);
     Device(frames).gram_gradient(alignment::GramGradient<T>{sizes, in<T>(from), in<T>(rows),
@@ -135,8 +135,8 @@ std::tuple<Tensor, Tensor> anchor_segment(const Tensor& frames, const Tensor& qu
   check_frame_counts<Device>(checks, lengths, sizes);
   check_videos<Device>(checks, videos, sizes);
   const typename Device::Guard guard(frames);
-  const Tensor inputs[] = {torch::stable::contiguous(frames), torch::stable::contiguous(queries),
-                           torch::stable::contiguous(lengths), torch::stable::contiguous(videos)};
+  const Tensor inputs[] = {as_contiguous(frames), as_contiguous(queries), as_contiguous(lengths),
+                           as_contiguous(videos)};
   const Tensor anchors = empty_on(frames, {sizes.queries}, ScalarType::Long);
   const Tensor segments = empty_on(frames, {sizes.queries, 2}, ScalarType::Long);
   dispatch_floating(frames.scalar_type(), [&](auto type) {
@@ -172,8 +172,8 @@ alignment::Sizes check_pool(const char* op, PoolInputs* inputs) {
   check_vectors(checks, "vectors", vectors, &sizes);
   check_segments<Device>(checks, segments, sizes);
   check_videos<Device>(checks, videos, sizes);
-  using torch::stable::contiguous;
-  *inputs = {contiguous(frames), contiguous(vectors), contiguous(segments), contiguous(videos)};
+  *inputs = {as_contiguous(frames), as_contiguous(vectors), as_contiguous(segments),
+             as_contiguous(videos)};
   return sizes;
 }
 
@@ -183,7 +183,7 @@ std::tuple<Tensor, Tensor> attention_pool(const Tensor& frames, const Tensor& ve
   PoolInputs inputs = {frames, vectors, segments, videos};
   const alignment::Sizes sizes = check_pool<Device>("attention_pool", &inputs);
   const typename Device::Guard guard(frames);
-  const Tensor pooled = torch::stable::empty_like(inputs.vectors);
+  const Tensor pooled = empty_as(inputs.vectors);
   const Tensor weights = empty_on(frames, {sizes.queries, sizes.frames}, frames.scalar_type());
   dispatch_floating(frames.scalar_type(), [&](auto type) {
     using T = decltype(type);
@@ -208,10 +208,9 @@ std::tuple<Tensor, Tensor> attention_pool_backward(const Tensor& pooled_gradient
   checks.floating("pooled_gradients", pooled_gradients, "[B, D]", {sizes.queries, sizes.dim});
   checks.floating("weight_gradients", weight_gradients, "[B, N]", {sizes.queries, sizes.frames});
   const typename Device::Guard guard(frames);
-  const Tensor from[] = {torch::stable::contiguous(pooled_gradients),
-                         torch::stable::contiguous(weight_gradients)};
+  const Tensor from[] = {as_contiguous(pooled_gradients), as_contiguous(weight_gradients)};
   const Tensor to_frames = empty_gradient(inputs.frames, frames_wanted);
-  const Tensor to_vectors = torch::stable::empty_like(inputs.vectors);
+  const Tensor to_vectors = empty_as(inputs.vectors);
   dispatch_floating(frames.scalar_type(), [&](auto type) {
     using T = decltype(type);
     Device(frames).pool_gradient(
@@ -274,7 +273,7 @@ alignment::Sizes check_frame_alignment(const char* op, FrameAlignmentInputs* inp
   for (Tensor* tensor :
        {&all.frames, &all.queries, &all.relevance_vectors, &all.relevance_offsets,
         &all.alignment_vectors, &all.alignment_offsets, &all.segments, &all.lengths, &all.videos}) {
-    *tensor = torch::stable::contiguous(*tensor);
+    *tensor = as_contiguous(*tensor);
   }
   return sizes;
 }
@@ -297,8 +296,8 @@ std::tuple<Tensor, Tensor, Tensor> frame_alignment(
   const alignment::Sizes sizes = check_frame_alignment<Device>("frame_alignment", &inputs);
   const typename Device::Guard guard(frames);
   const Tensor relevance = empty_on(frames, {sizes.queries, sizes.frames}, frames.scalar_type());
-  const Tensor weights = torch::stable::empty_like(relevance);
-  const Tensor dots = torch::stable::empty_like(relevance);
+  const Tensor weights = empty_as(relevance);
+  const Tensor dots = empty_as(relevance);
   dispatch_floating(frames.scalar_type(), [&](auto type) {
     using T = decltype(type);
     alignment::Alignment<T> problem = inputs.problem<T>(sizes, reweight, align);
@@ -334,14 +333,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> frame_alignment_backw
   checks.floating("weight_gradients", weight_gradients, "[B, N]", per_frame);
   checks.floating("dot_gradients", dot_gradients, "[B, N]", per_frame);
   const typename Device::Guard guard(frames);
-  const Tensor from[] = {torch::stable::contiguous(relevance_gradients),
-                         torch::stable::contiguous(weight_gradients),
-                         torch::stable::contiguous(dot_gradients)};
-  using torch::stable::empty_like;
+  const Tensor from[] = {as_contiguous(relevance_gradients), as_contiguous(weight_gradients),
+                         as_contiguous(dot_gradients)};
   const Tensor to[] = {
       empty_gradient(inputs.frames, frames_wanted), empty_gradient(inputs.queries, queries_wanted),
-      empty_like(inputs.relevance_vectors),         empty_like(inputs.relevance_offsets),
-      empty_like(inputs.alignment_vectors),         empty_like(inputs.alignment_offsets)};
+      empty_as(inputs.relevance_vectors),           empty_as(inputs.relevance_offsets),
+      empty_as(inputs.alignment_vectors),           empty_as(inputs.alignment_offsets)};
   dispatch_floating(frames.scalar_type(), [&](auto type) {
     using T = decltype(type);
     Device(frames).alignment_gradient(alignment::AlignmentGradient<T>{

@@ -32,8 +32,8 @@ struct Cuda : CudaDevice {
   template <typename T>
   void gram(const alignment::Gram<T>& problem) const {
     const Tensor rows = masked(problem.sizes, problem.frames, problem.lengths);
-    const Tensor products = torch::stable::contiguous(
-        torch::stable::matmul(rows, torch::stable::transpose(rows, 1, 2)));
+    const Tensor products =
+        as_contiguous(torch::stable::matmul(rows, torch::stable::transpose(rows, 1, 2)));
     // A frame with NaN makes NaN of zeros too.
     launched(alignment::cuda::mask_gram(problem.sizes, in<T>(products), problem.lengths,
                                         problem.gram, stream));
@@ -47,7 +47,7 @@ struct Cuda : CudaDevice {
         empty_on(like, {sizes.videos, sizes.frames, sizes.frames}, like.scalar_type());
     launched(alignment::cuda::add_transposed(sizes, problem.gradients, problem.lengths,
                                              out<T>(weights), stream));
-    const Tensor sums = torch::stable::contiguous(torch::stable::matmul(weights, rows));
+    const Tensor sums = as_contiguous(torch::stable::matmul(weights, rows));
     launched(alignment::cuda::mask_rows(sizes, in<T>(sums), problem.lengths,
                                         problem.frame_gradients, stream));
   }

@@ -38,7 +38,7 @@ alignment::Sizes check_aligned_frames(const char* op, AlignedFramesInputs* input
   check_videos<Device>(checks, all.videos, sizes);
   for (Tensor* tensor :
        {&all.frames, &all.queries, &all.relevance, &all.weights, &all.lengths, &all.videos}) {
-    *tensor = torch::stable::contiguous(*tensor);
+    *tensor = as_contiguous(*tensor);
   }
   return sizes;
 }
@@ -70,10 +70,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> aligned_frames_backward(
   AlignmentChecks{op, frames, "frames"}.floating("output_gradients", gradients, "[B, N, D]",
                                                  {sizes.queries, sizes.frames, sizes.dim});
   const typename Device::Guard guard(frames);
-  const Tensor from = torch::stable::contiguous(gradients);
-  using torch::stable::empty_like;
-  const Tensor to[] = {empty_gradient(inputs.frames, frames_wanted), empty_like(inputs.queries),
-                       empty_like(inputs.relevance), empty_like(inputs.weights)};
+  const Tensor from = as_contiguous(gradients);
+  const Tensor to[] = {empty_gradient(inputs.frames, frames_wanted), empty_as(inputs.queries),
+                       empty_as(inputs.relevance), empty_as(inputs.weights)};
   dispatch_floating(frames.scalar_type(), [&](auto type) {
     using T = decltype(type);
     Device(frames).aligned_frames_gradient(alignment::AlignedFramesGradient<T>{
@@ -128,7 +127,7 @@ alignment::Sizes check_similarity(const char* op, SimilarityInputs* inputs) {
   check_videos<Device>(checks, all.videos, sizes);
   for (Tensor* tensor : {&all.gram, &all.query_dots, &all.query_norms, &all.relevance, &all.weights,
                          &all.lengths, &all.videos}) {
-    *tensor = torch::stable::contiguous(*tensor);
+    *tensor = as_contiguous(*tensor);
   }
   return sizes;
 }
@@ -162,11 +161,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> aligned_similarity_backward(
   AlignmentChecks{op, gram, "gram"}.floating("output_gradients", gradients, "[B, N, N]",
                                              {sizes.queries, sizes.frames, sizes.frames});
   const typename Device::Guard guard(gram);
-  const Tensor from = torch::stable::contiguous(gradients);
-  using torch::stable::empty_like;
-  const Tensor to[] = {empty_gradient(inputs.gram, gram_wanted), empty_like(inputs.query_dots),
-                       empty_like(inputs.query_norms), empty_like(inputs.relevance),
-                       empty_like(inputs.weights)};
+  const Tensor from = as_contiguous(gradients);
+  const Tensor to[] = {empty_gradient(inputs.gram, gram_wanted), empty_as(inputs.query_dots),
+                       empty_as(inputs.query_norms), empty_as(inputs.relevance),
+                       empty_as(inputs.weights)};
   dispatch_floating(gram.scalar_type(), [&](auto type) {
     using T = decltype(type);
     Device(gram).similarity_gradient(alignment::SimilarityGradient<T>{

@@ -7,6 +7,7 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <cstdint>
+#include <initializer_list>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -16,6 +17,7 @@
 
 namespace vmr::ops {
 
+using torch::headeronly::IntHeaderOnlyArrayRef;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
@@ -29,12 +31,20 @@ void check(bool holds, const Parts&... parts) {
   throw std::runtime_error(message.str());
 }
 
-inline std::string shape_text(const Tensor& tensor) {
-  std::ostringstream text;
+// A tensor's shape in a message. It is put into words only where there is a message: every call has
+// many checks.
+struct ShapeText {
+  const Tensor& tensor;
+};
+inline ShapeText shape_text(const Tensor& tensor) {
+  return {tensor};
+}
+inline std::ostream& operator<<(std::ostream& text, const ShapeText& shape) {
   text << '[';
-  for (int64_t d = 0; d < tensor.dim(); ++d) text << (d == 0 ? "" : ", ") << tensor.size(d);
-  text << ']';
-  return text.str();
+  for (int64_t d = 0; d < shape.tensor.dim(); ++d) {
+    text << (d == 0 ? "" : ", ") << shape.tensor.size(d);
+  }
+  return text << ']';
 }
 
 // A tensor's name in the messages, with the shape that its op asks for: "spans must be [Q, P, 2]".
@@ -116,9 +126,37 @@ T* out(const Tensor& tensor) {
   return static_cast<T*>(tensor.mutable_data_ptr());
 }
 
-inline Tensor empty_on(const Tensor& device_of, const std::vector<int64_t>& sizes,
+// Allocation and contiguity go past the dispatcher, whose boxed calls cost a microsecond each: as
+// much as a small operator's work.
+inline Tensor empty_on(const Tensor& device_of, IntHeaderOnlyArrayRef sizes, ScalarType dtype) {
+  std::vector<int64_t> strides(sizes.size());
+  int64_t stride = 1;
+  for (std::size_t d = sizes.size(); d-- > 0;) {
+    strides[d] = stride;
+    stride *= sizes[d] > 1 ? sizes[d] : 1;
+  }
+  const AtenTensorHandle of = device_of.get();
+  int32_t device_type = 0;
+  int32_t device_index = 0;
+  AtenTensorHandle made = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(of, &device_type));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(of, &device_index));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+      static_cast<int64_t>(sizes.size()), sizes.data(), strides.data(),
+      torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype)), device_type,
+      device_index, &made));
+  return Tensor(made);
+}
+inline Tensor empty_on(const Tensor& device_of, std::initializer_list<int64_t> sizes,
                        ScalarType dtype) {
-  return torch::stable::new_empty(device_of, sizes, dtype);
+  return empty_on(device_of, IntHeaderOnlyArrayRef(sizes.begin(), sizes.size()), dtype);
+}
+inline Tensor empty_as(const Tensor& tensor) {
+  return empty_on(tensor, tensor.sizes(), tensor.scalar_type());
+}
+
+inline Tensor as_contiguous(const Tensor& tensor) {
+  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
 }
 
 // How many iterations of `work` elements each are worth a thread of their own.

@@ -15,7 +15,7 @@ struct CpuDevice {
   explicit CpuDevice(const Tensor&) { kernels::cpu_isa(); }
 
   static void check_lengths(const char* op, const Tensor& lengths, int64_t most) {
-    const Tensor row = torch::stable::contiguous(lengths);
+    const Tensor row = as_contiguous(lengths);
     for (int64_t q = 0; q < row.numel(); ++q) {
       const int64_t length = in<int64_t>(row)[q];
       check(length >= 0 && length <= most, op, ": lengths must be between 0 and ", most, ", got ",

@@ -41,8 +41,8 @@ void check_vertices(const char* op, VertexInputs* inputs, bool whole) {
   check_int64({op, "points", ""}, points);
   check_int64({op, "splits", ""}, splits);
   check_same_device(op, scores, {&points, &splits, &lengths});
-  using torch::stable::contiguous;
-  *inputs = {contiguous(scores), contiguous(points), contiguous(splits), contiguous(lengths)};
+  *inputs = {as_contiguous(scores), as_contiguous(points), as_contiguous(splits),
+             as_contiguous(lengths)};
   Device::check_lengths(op, inputs->lengths, inputs->scores.size(1));
   Device::check_points(op, *inputs);
 }
@@ -90,8 +90,8 @@ Tensor vertex_loss_backward(const Tensor& output_gradients, const Tensor& scores
   check_shape({op, "output_gradients", "[B] with scores' B"}, output_gradients, {scores.size(0)});
   check_same_dtype({op, "output_gradients", ""}, output_gradients, scores, "scores");
   check_same_device(op, scores, {&output_gradients});
-  const Tensor from = torch::stable::contiguous(output_gradients);
-  const Tensor gradients = torch::stable::empty_like(inputs.scores);
+  const Tensor from = as_contiguous(output_gradients);
+  const Tensor gradients = empty_as(inputs.scores);
   dispatch_floating(scores.scalar_type(), [&](auto type) {
     using T = decltype(type);
     Device(scores).row_error_gradients(vertex_problem<T>(inputs, whole, sigmoid), in<T>(from),
@@ -114,7 +114,7 @@ std::tuple<Tensor, Tensor, Tensor> top_points(const Tensor& scores, const Tensor
   TopPoints found = {empty_on(scores, {batch, k, 2}, ScalarType::Long),
                      empty_on(scores, {batch, k}, scores.scalar_type())};
   const Tensor counts = empty_on(scores, {batch}, ScalarType::Long);
-  const Tensor rows[] = {torch::stable::contiguous(scores), torch::stable::contiguous(lengths)};
+  const Tensor rows[] = {as_contiguous(scores), as_contiguous(lengths)};
   dispatch_floating(scores.scalar_type(), [&](auto type) {
     using T = decltype(type);
     Device(scores).template top_points<T>({in<T>(rows[0]), in<int64_t>(rows[1]), batch, frames, k,

@@ -46,9 +46,8 @@ inline granular::Sizes check_granular(const char* op, GranularInputs* inputs, bo
   check_int64({op, "aware_splits", ""}, aware_splits);
   check_same_device(op, simple, {&detailed, &agnostic, &aware, &aware_frames, &aware_splits});
 
-  using torch::stable::contiguous;
-  *inputs = {contiguous(simple), contiguous(detailed),     contiguous(agnostic),
-             contiguous(aware),  contiguous(aware_frames), contiguous(aware_splits)};
+  *inputs = {as_contiguous(simple), as_contiguous(detailed),     as_contiguous(agnostic),
+             as_contiguous(aware),  as_contiguous(aware_frames), as_contiguous(aware_splits)};
   const int64_t alignment = kernels::kDimAlignment;
   return {queries,
           rewrites,
@@ -182,10 +181,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> granular_scores_backward(
   const typename Device::Guard guard(simple);
   Device::check_aware_rows(op, inputs, sizes);
 
-  const Tensor from = torch::stable::contiguous(score_gradients);
-  Tensor gradients[] = {
-      torch::stable::empty_like(inputs.simple), torch::stable::empty_like(inputs.detailed),
-      torch::stable::empty_like(inputs.agnostic), torch::stable::empty_like(inputs.aware)};
+  const Tensor from = as_contiguous(score_gradients);
+  Tensor gradients[] = {empty_as(inputs.simple), empty_as(inputs.detailed),
+                        empty_as(inputs.agnostic), empty_as(inputs.aware)};
   if (sizes.queries == 0) {
     for (Tensor& gradient : gradients) torch::stable::zero_(gradient);
     return {gradients[0], gradients[1], gradients[2], gradients[3]};
@@ -197,7 +195,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> granular_scores_backward(
     const granular::AwareRows rows = aware_rows(inputs);
     const GranularQueries<Device, T> queries(inputs, sizes);
     const GranularCosines<Device, T> c(inputs, queries);
-    const Tensor cosine_gradients = torch::stable::empty_like(c.cosines);
+    const Tensor cosine_gradients = empty_as(c.cosines);
     const Tensor channel_gradients =
         torch::stable::new_zeros(queries.channels, queries.channels.sizes());
     Acc* const to_cosines = out<Acc>(cosine_gradients);
@@ -255,10 +253,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> granular_proposals(
   const int64_t slots = granular::proposal_slots(frames, max_gap);
   const Tensor spans = empty_on(scores, {queries, slots, 2}, ScalarType::Long);
   const Tensor ranked = empty_on(scores, {queries, slots}, scores.scalar_type());
-  const Tensor means = torch::stable::empty_like(ranked);
+  const Tensor means = empty_as(ranked);
   const Tensor counts = empty_on(scores, {queries}, ScalarType::Long);
-  const Tensor rows[] = {torch::stable::contiguous(scores), torch::stable::contiguous(lengths),
-                         torch::stable::contiguous(thresholds)};
+  const Tensor rows[] = {as_contiguous(scores), as_contiguous(lengths), as_contiguous(thresholds)};
   dispatch_floating(scores.scalar_type(), [&](auto type) {
     using T = decltype(type);
     Device(scores).template proposals<T>(

@@ -30,8 +30,8 @@ inline spans::PairSizes check_pairs(const char* op, Tensor* a, Tensor* b) {
   check(same, op, ": a and b must have the same leading sizes, got ", shape_text(*a), " and ",
         shape_text(*b));
   sizes.m = b->size(leading);
-  *a = torch::stable::contiguous(*a);
-  *b = torch::stable::contiguous(*b);
+  *a = as_contiguous(*a);
+  *b = as_contiguous(*b);
   return sizes;
 }
 
@@ -68,9 +68,9 @@ std::tuple<Tensor, Tensor> span_overlap_backward(const Tensor& gradients, const 
   check_same_dtype({op, "gradients", ""}, gradients, a, "a");
   check_same_device(op, a, {&gradients});
   const typename Device::Guard guard(a);
-  const Tensor from = torch::stable::contiguous(gradients);
-  const Tensor to_a = torch::stable::empty_like(first);
-  const Tensor to_b = torch::stable::empty_like(second);
+  const Tensor from = as_contiguous(gradients);
+  const Tensor to_a = empty_as(first);
+  const Tensor to_b = empty_as(second);
   dispatch_floating(a.scalar_type(), [&](auto type) {
     using T = decltype(type);
     const Device device(a);
@@ -104,8 +104,7 @@ std::tuple<Tensor, Tensor> span_nms(const Tensor& spans, const Tensor& scores,
 
   const Tensor indices = empty_on(spans, {queries, top_k}, ScalarType::Long);
   const Tensor counts = empty_on(spans, {queries}, ScalarType::Long);
-  const Tensor rows[] = {torch::stable::contiguous(spans), torch::stable::contiguous(scores),
-                         torch::stable::contiguous(lengths)};
+  const Tensor rows[] = {as_contiguous(spans), as_contiguous(scores), as_contiguous(lengths)};
   dispatch_floating(spans.scalar_type(), [&](auto type) {
     using T = decltype(type);
     Device(spans).template suppress<T>({in<T>(rows[0]), in<T>(rows[1]), in<int64_t>(rows[2]),

@@ -29,7 +29,6 @@ def with_nan_in_the_padding(scores: Tensor) -> Tensor:
 def vertex_loss(dtype: torch.dtype) -> list[Sample]:
     scores = score_maps(dtype)
     wide = torch.linspace(-3, 3, 2 * 300 * 300, dtype=torch.float64).reshape(2, 300, 300).to(dtype)
-    below = torch.tensor([[0, 4], [0, 5]])
     far = scores.clone()
     far[0, 0, :4] = torch.tensor([-200.0, 200.0, -60.0, 60.0])
     samples = []
@@ -79,12 +78,6 @@ def vertex_loss(dtype: torch.dtype) -> list[Sample]:
                         ),
                     )
                 )
-    samples.append(
-        Sample(
-            "whole, a point below the diagonal",
-            (scores[:1], below, torch.tensor([0, 2]), LENGTHS[:1], True, True),
-        )
-    )
     return samples
 
 

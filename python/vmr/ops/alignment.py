@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vmr.ops._library import register
+from vmr.ops._library import call, register
 from vmr.reference import alignment as reference
 
 
@@ -40,7 +40,7 @@ def gram_matrix(frames: Tensor, lengths: Tensor) -> Tensor:
 
     Under autocast: float32.
     """
-    gram: Tensor = torch.ops.vmr.gram_matrix(frames, lengths)
+    gram: Tensor = call(torch.ops.vmr.gram_matrix, frames, lengths)
     return gram
 
 
@@ -81,9 +81,10 @@ def anchor_segment(
 
     Not differentiable. Under autocast: float32.
     """
-    anchors, segments = torch.ops.vmr.anchor_segment(
-        frames.detach(),
-        queries.detach(),
+    anchors, segments = call(
+        torch.ops.vmr.anchor_segment,
+        _constant(frames),
+        _constant(queries),
         lengths,
         _own(videos, queries),
         normalize,
@@ -115,7 +116,9 @@ def attention_pool(
 
     Under autocast: float32.
     """
-    pooled, weights = torch.ops.vmr.attention_pool(frames, vectors, segments, _own(videos, vectors))
+    pooled, weights = call(
+        torch.ops.vmr.attention_pool, frames, vectors, segments, _own(videos, vectors)
+    )
     return pooled, weights
 
 
@@ -162,7 +165,8 @@ def frame_alignment(
 
     Under autocast: float32.
     """
-    relevance, weights, dots = torch.ops.vmr.frame_alignment(
+    relevance, weights, dots = call(
+        torch.ops.vmr.frame_alignment,
         frames,
         queries,
         relevance_vectors,
@@ -203,8 +207,14 @@ def aligned_frames(
 
     Under autocast: float32.
     """
-    aligned: Tensor = torch.ops.vmr.aligned_frames(
-        frames, queries, relevance, weights, lengths, _own(videos, queries)
+    aligned: Tensor = call(
+        torch.ops.vmr.aligned_frames,
+        frames,
+        queries,
+        relevance,
+        weights,
+        lengths,
+        _own(videos, queries),
     )
     return aligned
 
@@ -226,7 +236,8 @@ def aligned_similarity(
 
     Where r < 0 a frame may cancel out with the query, and rounding is all that is left of its
     direction. A squared norm counts as at least 1e-5 times what it were if the two terms were
-    orthogonal, plus 1e-12, and cosines are cut off at -1 and 1; no gradient passes there.
+    orthogonal, plus 1e-12; where it does, its gradient goes to these terms. Cosines are cut off at -1
+    and 1, where no gradient passes.
 
     Args:
         gram: [U, N, N] of :func:`gram_matrix`; symmetric.
@@ -242,8 +253,15 @@ def aligned_similarity(
 
     Under autocast: float32.
     """
-    similarity: Tensor = torch.ops.vmr.aligned_similarity(
-        gram, query_dots, query_norms, relevance, weights, lengths, _own(videos, relevance)
+    similarity: Tensor = call(
+        torch.ops.vmr.aligned_similarity,
+        gram,
+        query_dots,
+        query_norms,
+        relevance,
+        weights,
+        lengths,
+        _own(videos, relevance),
     )
     return similarity
 
@@ -253,6 +271,10 @@ def _own(videos: Tensor | None, queries: Tensor) -> Tensor:
     if videos is not None:
         return videos
     return torch.arange(queries.shape[0], device=queries.device)
+
+
+def _constant(tensor: Tensor) -> Tensor:
+    return tensor.detach() if tensor.requires_grad else tensor
 
 
 # ---- fake kernels ----

@@ -55,6 +55,14 @@ class Alignment(NamedTuple):
         return self.queries.square().sum(dim=-1)
 
 
+class _Products(NamedTuple):
+    """Products of A2FA's matrices: what multiplies a query or a pooled frame at once."""
+
+    pool: Tensor | None
+    relevance: Tensor | None
+    match: Tensor | None
+
+
 class A2FA(nn.Module):
     """Anchor-aware feature alignment: frames and a sentence go in, aligned frames come out.
 
@@ -123,7 +131,7 @@ class A2FA(nn.Module):
             self.shift = nn.Parameter(torch.tensor(0.0))
         if align:
             self.alignment_frame, self.alignment_query = learned(), learned()
-        self._products: Kept[Tensor] = Kept()
+        self._products: Kept[_Products] = Kept()
 
     def extra_repr(self) -> str:
         """The settings."""
@@ -225,15 +233,16 @@ class A2FA(nn.Module):
             if anchor_frames is not None and anchor_queries is not None:
                 seen, asked = anchor_frames, anchor_queries
             anchors, segments = ops.anchor_segment(
-                seen.detach(),
-                asked.detach(),
+                seen,
+                asked,
                 frames.lengths,
                 videos,
                 normalize=self.normalize,
                 reach_end=self.reach_end,
             )
-        vectors, offsets = self._relevance(frames, queries, segments, videos)
-        matches, match_offsets = self._matches(queries)
+        kept = self._kept()
+        vectors, offsets = self._relevance(frames, queries, segments, videos, kept)
+        matches, match_offsets = self._matches(queries, kept)
         relevance, weights, dots = ops.frame_alignment(
             frames.features,
             queries,
@@ -275,18 +284,22 @@ class A2FA(nn.Module):
     # ---- the learned maps, on the side of the query ---------------------------------------------------
 
     def _relevance(
-        self, frames: Frames, queries: Tensor, segments: Tensor, videos: Tensor
+        self,
+        frames: Frames,
+        queries: Tensor,
+        segments: Tensor,
+        videos: Tensor,
+        kept: _Products | None,
     ) -> tuple[Tensor, Tensor]:
         """What a frame's dot product with, and one added to it, is the argument of eq. 9's tanh."""
         if not self.reweight:
             return queries, queries.new_zeros(queries.shape[0])
         ask, key, value = self.pool_query, self.pool_key, self.pool_value
         one, two = self.relevance_frame, self.relevance_pooled
-        if self._merges:
-            asked = self._merged("pool", queries, ask, key)
+        if kept is not None and kept.pool is not None and kept.relevance is not None:
+            asked = F.linear(queries, kept.pool)
             pooled, _ = ops.attention_pool(frames.features, asked, segments, videos)
-            vectors = self._merged("relevance", pooled, value, two, one)
-            return vectors * self.scale, self.shift.expand(queries.shape[0])
+            return F.linear(pooled, kept.relevance), self.shift.expand(queries.shape[0])
         pooled, _ = ops.attention_pool(frames.features, ask(queries) @ key.weight, segments, videos)
         compared = two(value(pooled))
         offsets = self.shift.expand(queries.shape[0])
@@ -294,38 +307,35 @@ class A2FA(nn.Module):
             offsets = offsets + self.scale * (compared @ one.bias)
         return self.scale * (compared @ one.weight), offsets
 
-    def _matches(self, queries: Tensor) -> tuple[Tensor, Tensor]:
+    def _matches(self, queries: Tensor, kept: _Products | None) -> tuple[Tensor, Tensor]:
         """The same for eq. 11's sigmoid, whose frames are the reweighted ones."""
         zeros = queries.new_zeros(queries.shape[0])
         if not self.align_frames:
             return queries, zeros
-        if self._merges:
-            made = self._merged("align", queries, self.alignment_query, self.alignment_frame)
-            return made, zeros
+        if kept is not None and kept.match is not None:
+            return F.linear(queries, kept.match), zeros
         asked = self.alignment_query(queries)
         bias = self.alignment_frame.bias
         return asked @ self.alignment_frame.weight, zeros if bias is None else asked @ bias
 
-    @property
-    def _merges(self) -> bool:
+    def _kept(self) -> _Products | None:
+        """Products of the weights, where nothing learns and no map has a bias."""
         weights = list(self.parameters())
-        return bool(weights) and self._without_bias and may_keep(weights)
+        if not weights or not may_keep(weights):
+            return None
+        if any(layer.bias is not None for layer in self.children()):
+            return None
+        return self._products.get("products", weights, self._multiply)
 
-    @property
-    def _without_bias(self) -> bool:
-        return not any(name.endswith("bias") for name, _ in self.named_parameters())
-
-    def _merged(self, name: str, vectors: Tensor, *layers: nn.Linear) -> Tensor:
-        """A product of matrices, the last transposed, applied at once."""
-
-        def make() -> Tensor:
-            product = layers[0].weight
-            for layer in layers[1:-1]:
-                product = layer.weight @ product
-            return layers[-1].weight.T @ product
-
-        merged = self._products.get(name, list(self.parameters()), make)
-        return F.linear(vectors, merged)
+    def _multiply(self) -> _Products:
+        pool = relevance = match = None
+        if self.reweight:
+            pool = self.pool_key.weight.T @ self.pool_query.weight
+            compared = self.relevance_pooled.weight @ self.pool_value.weight
+            relevance = self.scale * (self.relevance_frame.weight.T @ compared)
+        if self.align_frames:
+            match = self.alignment_frame.weight.T @ self.alignment_query.weight
+        return _Products(pool, relevance, match)
 
     def _check(
         self,

@@ -145,9 +145,9 @@ class F2SGD(Detector):
             points: [P, 2] first and last frame of the true moments, sample after sample;
                 :func:`vmr.models.layers.points.nearest_frames` makes them of seconds, and
                 ``window_points`` beside it of a batch of vmr's.
-            splits: [B + 1] rows ``splits[b]`` to ``splits[b + 1]`` of ``points`` are sample b's: [0, 1, 3]
-                for one moment in the first and two in the second. A sample without any is taught that
-                there is none.
+            splits: [B + 1] rows ``splits[b]`` to ``splits[b + 1]`` of ``points`` are sample b's:
+                [0, 1, 3] for one moment in the first and two in the second. A sample without any is
+                taught that there is none.
             lengths: [B].
 
         Returns:
