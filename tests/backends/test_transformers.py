@@ -155,9 +155,8 @@ def test_the_tokens_are_those_of_the_text_tower(kind: str, tmp_path: Path) -> No
             expected = text_model(**padded).last_hidden_state[0].numpy()
             count = alone["input_ids"].shape[1]
             left = parts.tokenizer.padding_side == "left"
-            np.testing.assert_allclose(
-                made, expected[-count:] if left else expected[:count], atol=1e-5
-            )
+            kept = expected[-count:] if left else expected[:count]
+            np.testing.assert_allclose(made, kept, atol=1e-5)
     assert found.encode_tokens([]) == []
     # What opens it again gives the same.
     again = backends.load_encoder(found.spec)
@@ -174,10 +173,8 @@ def test_what_is_derived_from_the_type_of_arithmetic_is_named(clip: Path) -> Non
     one, other = whole.encode_frames(shown), half.encode_frames(shown)
     assert 0 < np.abs(one - other).max() < 0.1
     # Neither of these changes an answer.
-    assert (
-        ImageTextEncoder(parse(f"transformers:{clip},batch_size=1,device=cpu")).name == whole.name
-    )
-    assert ImageTextEncoder(parse(f"transformers:{clip},dtype=auto")).name == whole.name
+    for options in ("batch_size=1,device=cpu", "dtype=auto"):
+        assert ImageTextEncoder(parse(f"transformers:{clip},{options}")).name == whole.name
 
 
 def test_a_folder_is_named_by_its_content(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 import vmr
 from tests.models import detr_case
@@ -266,6 +267,18 @@ def test_a_map_holds_the_largest_of_its_frames() -> None:
             torch.testing.assert_close(found[0, first, last], expected)
 
 
+def test_padding_of_a_map_has_no_gradient() -> None:
+    gradients = []
+    for value in (0.0, torch.nan):
+        torch.manual_seed(0)
+        detector = MapDetector(3, channels=3)
+        frames = torch.rand(1, 5, 3)
+        frames[0, 3:] = value
+        detector(frames, torch.tensor([3]))[0, :3, :3].triu().sum().backward()
+        gradients.append([parameter.grad for parameter in detector.parameters()])
+    torch.testing.assert_close(*gradients, rtol=0, atol=0)
+
+
 def test_the_best_of_a_set_come_first() -> None:
     logits = torch.tensor([[0.0, 2.0, 1.0]])
     logits = torch.stack((logits, torch.zeros_like(logits)), dim=-1)
@@ -375,6 +388,36 @@ def test_a_run(tmp_path: Path) -> None:
     assert again.config.video_dim == 18
 
 
+def process(rank: int, store: str, alignment: str, detector: str) -> None:
+    """Two of four queries on each of two processes; the first keeps the gradients."""
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{store}", rank=rank, world_size=2
+    )
+    model = host(alignment, detector)
+    parallel = DistributedDataParallel(model)
+    whole, of = collate(four()), collate(four()[2 * rank : 2 * rank + 2])
+    # Gradients are averaged over processes.
+    loss = model.loss(parallel(**model.inputs(of)), of, model.loss_counts(whole))
+    (2 * loss.total).backward()
+    if rank == 0:
+        torch.save([p.grad for p in model.parameters()], f"{store}.gradients")
+    torch.distributed.destroy_process_group()
+
+
+def four() -> list[Item]:
+    return [told(place) for place in range(4)]
+
+
+@pytest.mark.parametrize(("alignment", "detector"), [("a2fa", "points"), ("original", "detr")])
+def test_two_processes_are_one(alignment: str, detector: str, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    torch.multiprocessing.spawn(process, (str(store), alignment, detector), nprocs=2)
+    model = host(alignment, detector)
+    loss_of(model, collate(four())).total.backward()
+    found = torch.load(f"{store}.gradients", weights_only=True)
+    torch.testing.assert_close(found, [p.grad for p in model.parameters()], rtol=1e-4, atol=1e-5)
+
+
 # ---- compiled, exported, in half precision -----------------------------------------------------------
 
 
@@ -421,6 +464,14 @@ def test_a2fa_in_place_of_the_whole_encoder() -> None:
     model = host("a2fa", "regression", encoder_layers=0)
     assert not list(model.encoder.parameters())
     assert loss_of(model, batch()).total.isfinite()
+
+
+@ALL
+def test_an_empty_batch_is_named(alignment: str, detector: str) -> None:
+    model = host(alignment, detector)
+    inputs = {name: value[:0] for name, value in model.inputs(batch()).items()}
+    with pytest.raises(InputError, match="host: expected at least one query, got an empty batch"):
+        model(**inputs)
 
 
 def test_other_features_are_named() -> None:

@@ -34,6 +34,7 @@ MODELS = {
     "afa-fsgd": "{kind: afa-fsgd, kernel_size: 3, channels: 2, head_hidden: 2}",
     "moment-detr": "{kind: moment-detr, hidden: 16, heads: 2, encoder_layers: 1, decoder_layers: 1, "
     "feed_forward: 16, round_to: null}",
+    "host": "{kind: host, alignment: a2fa, detector: regression, hidden: 16, heads: 2}",
 }
 CONFIG = """\
 name: colours
@@ -129,7 +130,8 @@ def assert_same(results: vmr.Results, predictions: dict[tuple[str, str], Any], v
         assert len(found) == min(5, len(expected.pred_relevant_windows)) > 0
         np.testing.assert_allclose(found, expected.pred_relevant_windows[:5], atol=1e-4)
         scores = result.frame_scores
-        np.testing.assert_allclose(scores.scores, expected.pred_saliency_scores, atol=1e-4)
+        # Hosts have none.
+        np.testing.assert_allclose(scores.scores, expected.pred_saliency_scores or (), atol=1e-4)
         np.testing.assert_allclose(scores.times, np.arange(len(scores.scores)) + 0.5)
 
 
@@ -180,17 +182,22 @@ def test_the_pack_says_what_made_it(clip: Trained) -> None:
     assert opened.text(query).shape == (5, 16)  # three words between a start and an end token
 
 
-def test_the_command(clip: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run, out = clip.run("afa-fsgd"), tmp_path / "out"
+@pytest.mark.parametrize("kind", ["afa-fsgd", "host"])
+def test_the_command(
+    clip: Trained, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, out = clip.run(kind), tmp_path / "out"
     asked = ["retrieve", str(clip.videos[0]), "--checkpoint", str(run), "--device", "cpu"]
     asked += ["-q", SENTENCES[0], "-q", SENTENCES[2], "-k", "2", "--json"]
     assert main([*asked, "--out", str(out)]) == 0
     said = capsys.readouterr()
-    assert "afa-fsgd (" in said.err
+    assert f"{kind} (" in said.err
     document = json.loads(said.out)
     schema = resources.files("vmr").joinpath("schemas/results-1.json").read_text()
     jsonschema.validate(document, json.loads(schema))
     assert [len(result["moments"]) for result in document["results"]] == [2, 2]
+    scores = [len(result["frame_scores"]["scores"]) for result in document["results"]]
+    assert scores == ([0, 0] if kind == "host" else [12, 12])
     names = {path.name for path in out.iterdir()}
     assert {"index.html", "results.json"} < names
     assert "recording.jsonl" not in names
@@ -234,6 +241,31 @@ def test_another_models_features_for_the_anchor(
     found = retriever.retrieve(clip.videos[0], SENTENCES)
     assert_same(found, predictions, "warm")
     assert found.backends["anchor encoder"].startswith("siglip@")
+
+    def asked_with(**options: Any) -> vmr.Results:
+        retriever = vmr.Retriever.from_pretrained(run, device="cpu", **options)
+        return retriever.retrieve(clip.videos[0], SENTENCES)
+
+    assert [len(one.frame_scores.times) for one in asked_with(every=2.0)] == [6, 6, 6]
+    assert_same(asked_with(anchor_encoder=siglip), predictions, "warm")
+    found = asked_with(anchor_features=other)
+    assert_same(found, predictions, "warm")
+    assert found.backends["anchor encoder"] == f"features in {other}"
+    with pytest.raises(InputError, match="anchor: every: does not go with features"):
+        asked_with(anchor_features=other, every=2.0)
+    # Features that vmr did not make: it has to be told whose they are.
+    model = vmr.MomentModel.from_pretrained(run)
+    assert model.about is not None
+    assert model.about.anchor_pack is not None
+    foreign = msgspec.structs.replace(model.about.anchor_pack, made={})
+    model.about = msgspec.structs.replace(model.about, anchor_pack=foreign)
+    for options in ({}, {"anchor_features": other}):
+        with pytest.raises(InputError, match=r"by anchor_encoder \(--anchor-encoder MODEL\)$"):
+            vmr.Retriever(model, device="cpu", **options)
+    named = vmr.Retriever(model, anchor_encoder=siglip, anchor_features=other, device="cpu")
+    assert_same(named.retrieve(clip.videos[0], SENTENCES), predictions, "warm")
+    with pytest.raises(InputError, match=r"anchor_encoder and anchor_features .* another model's"):
+        vmr.Retriever.from_pretrained(clip.run("afa-fsgd"), anchor_features=other)
 
 
 def test_features_from_disk(clip: Trained, tmp_path: Path, undecoded: Callable[[], None]) -> None:
@@ -407,6 +439,7 @@ def test_what_does_not_fit_is_said(clip: Trained, colour_video: Path, tmp_path: 
         (["--checkpoint", "C", "--captioner", "embedded"], "--captioner: does not go with --check"),
         (["--checkpoint", "C", "-p", "pairs=2"], "--param: does not go with --checkpoint"),
         (["--features", "."], "--features: goes with --checkpoint alone"),
+        (["--anchor-features", "."], "--anchor-features: goes with --checkpoint alone"),
         (["--device", "cpu"], "--device: goes with --checkpoint alone; a part of GranAlign has it"),
         (["--checkpoint", "nowhere.ckpt"], "checkpoint: expected a folder with config.json"),
         (["--checkpoint", "C", "-k", "0"], "top_k: expected at least 1"),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from vmr.results import Result, Results
 
 _OF_GRANALIGN = ("parameters", "preset", "rewriter", "captioner")
-_OF_A_CHECKPOINT = ("features", "device")
+_OF_A_CHECKPOINT = ("features", "anchor_encoder", "anchor_features", "device")
 
 
 def add_parser(commands: Commands) -> None:
@@ -51,6 +51,11 @@ def add_parser(commands: Commands) -> None:
         help="folder of features as it was trained on, instead of an encoder: for those that vmr has no "
         "encoder of (I3D, SlowFast). A video's are found by its file name",
     )  # fmt: skip
+    trained.add_argument(
+        "--anchor-encoder", metavar="MODEL",
+        help="--encoder for a model that looks for its anchor in another model's features",
+    )  # fmt: skip
+    trained.add_argument("--anchor-features", type=Path, metavar="DIR", help="--features, likewise")
     trained.add_argument(
         "--device", metavar="D", help="cpu or cuda (default: a GPU if there is one)"
     )

@@ -96,6 +96,8 @@ def load_trained(options: argparse.Namespace) -> Retriever:
         sentence_encoder=options.sentence_encoder,
         every=options.every,
         features=options.features,
+        anchor_encoder=options.anchor_encoder,
+        anchor_features=options.anchor_features,
         device=options.device,
         cache=None if options.no_cache else "default",
     )

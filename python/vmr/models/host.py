@@ -184,8 +184,10 @@ class PluginHost(SentenceModel):
             :class:`~vmr.models.layers.regression.FrameSpans`, or scores [B, T, T].
 
         Raises:
-            InputError: The sentences did not come as the alignment takes them.
+            InputError: The sentences did not come as the alignment takes them, or there are none.
         """
+        if len(video) == 0:  # attention has no answer to it
+            raise InputError(f"{self.kind}: expected at least one query, got an empty batch")
         rows = video.shape[1]
         mask = row_mask(video_lengths, rows)
         video = without_padding(video, mask)
@@ -223,7 +225,10 @@ class PluginHost(SentenceModel):
 
     @torch.no_grad()
     def decode(self, outputs: Any, batch: Batch) -> list[Prediction]:
-        """The detector's moments, best first, rounded to ``round_to`` and cut to the video."""
+        """The detector's moments, best first, rounded to ``round_to`` and cut to the video.
+
+        There is no saliency: what detectors know of single frames is not the same, or nothing.
+        """
         spans, scores, counts = self.detector.moments(
             outputs, batch.video_lengths, batch.row_seconds, self.config.top_k
         )

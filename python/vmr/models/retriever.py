@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from vmr.backends.base import Encoder, SentenceEncoder
 from vmr.cache import Cache
@@ -25,7 +26,9 @@ from vmr.progress import Progress, Stopwatch, silent
 from vmr.results import FrameScores, Result, Results
 
 _MOST_QUERIES = 64  # at once
-_MOST_PAIRS = 2**26  # of rows, over the queries that are answered at once: 256 MiB a map
+# Of rows, over the queries that are answered at once: 16 MiB a map of similarities or scores. A host's
+# 2D-TAN holds some 60 such maps, where A2FA + F2SGD holds a few.
+_MOST_PAIRS = 2**22
 
 
 class Retriever:
@@ -42,10 +45,13 @@ class Retriever:
             is the one that made the features which the model was trained on.
         sentence_encoder: What reads the sentences; None is likewise what was trained with, or else the
             encoder's own text tower.
-        every: Seconds a row; None is what was trained with, or 2.
+        every: Seconds a row, of the anchor's features too; None is what was trained with, or 2.
         features: Folder of features as the model was trained on, for what vmr has no encoder of (I3D,
             SlowFast); a video's are found by its file name. Sentences are read all the same, unless
             they are word vectors.
+        anchor_encoder: As ``encoder``, for a model that looks for its anchor in another model's
+            features; it reads the sentences as well.
+        anchor_features: As ``features``, likewise.
         device: Of the model, and of encoders that it names itself; None is a GPU or else the CPU.
         cache: Where features are kept between runs; "default" is the user's cache folder, None keeps
             nothing.
@@ -57,7 +63,7 @@ class Retriever:
 
     Raises:
         InputError: It is not known what features the model was trained on, no encoder gives them, or the
-            one named is not right.
+            one named is not right; or the model takes no other features for its anchor.
         BackendError: An encoder is not there.
     """
 
@@ -69,6 +75,8 @@ class Retriever:
         sentence_encoder: str | SentenceEncoder | None = None,
         every: float | None = None,
         features: str | os.PathLike[str] | None = None,
+        anchor_encoder: str | Encoder | None = None,
+        anchor_features: str | os.PathLike[str] | None = None,
         device: torch.device | str | None = None,
         cache: Cache | Literal["default"] | None = "default",
         name: str | None = None,
@@ -89,7 +97,19 @@ class Retriever:
         self._anchors: Sight | None = None
         if about is not None and about.anchor_pack is not None:
             self._anchors = Sight.open(
-                about.anchor_pack, f"{self.name}, anchor", pooled=True, device=device
+                about.anchor_pack,
+                f"{self.name}, anchor",
+                pooled=True,
+                encoder=anchor_encoder,
+                every=every,
+                features=anchor_features,
+                device=device,
+                prefix="anchor_",
+            )
+        elif anchor_encoder is not None or anchor_features is not None:
+            raise InputError(
+                f"{self.name}: anchor_encoder and anchor_features (--anchor-encoder, --anchor-features) "
+                "go with models that were trained with another model's features for the anchor"
             )
         self.model = model.to(self._device).eval()
         self.cache = Cache() if cache == "default" else cache
@@ -107,6 +127,8 @@ class Retriever:
         sentence_encoder: str | SentenceEncoder | None = None,
         every: float | None = None,
         features: str | os.PathLike[str] | None = None,
+        anchor_encoder: str | Encoder | None = None,
+        anchor_features: str | os.PathLike[str] | None = None,
         device: torch.device | str | None = None,
         cache: Cache | Literal["default"] | None = "default",
         **hub: Any,
@@ -116,7 +138,8 @@ class Retriever:
         Args:
             checkpoint: The result folder of a training run, a checkpoint's folder, or "owner/name" on
                 the hub.
-            encoder, sentence_encoder, every, features, device, cache: As for the class.
+            encoder, sentence_encoder, every, features, anchor_encoder, anchor_features, device, cache:
+                As for the class.
             hub: ``revision``, ``token``, ``cache_dir`` and ``local_files_only``, as for
                 :meth:`vmr.MomentModel.from_pretrained`.
 
@@ -130,6 +153,8 @@ class Retriever:
             sentence_encoder=sentence_encoder,
             every=every,
             features=features,
+            anchor_encoder=anchor_encoder,
+            anchor_features=anchor_features,
             device=device,
             cache=cache,
             name=os.fspath(checkpoint),
@@ -153,7 +178,8 @@ class Retriever:
 
         Returns:
             One :class:`vmr.Result` a query, in the order of the queries. Its frame scores are the
-            model's saliency of each row, at the row's middle.
+            model's saliency of each row, at the row's middle; of a model without (a host), there are
+            none.
 
         Raises:
             InputError: For an empty or overlong query, or ``top_k`` below 1; the encoder's vectors are
@@ -185,9 +211,7 @@ class Retriever:
                         Moment(float(start), float(end), float(score))
                         for start, end, score in (prediction.pred_relevant_windows or [])[:top_k]
                     ),
-                    frame_scores=FrameScores(
-                        times, np.array(prediction.pred_saliency_scores, dtype=np.float64)
-                    ),
+                    frame_scores=_frame_scores(times, prediction.pred_saliency_scores),
                 )
                 for prediction in found
             ],
@@ -230,3 +254,9 @@ class Retriever:
             found += self.model.decode(outputs, batch)
             progress("queries", len(found), len(dataset))
         return found
+
+
+def _frame_scores(times: NDArray[np.float64], saliency: list[float] | None) -> FrameScores:
+    """The scores of rows; none where the model has no saliency."""
+    scores = np.array(saliency or (), dtype=np.float64)
+    return FrameScores(times[: len(scores)], scores)

@@ -80,16 +80,18 @@ class Sight:
         every: float | None = None,
         features: str | os.PathLike[str] | None = None,
         device: torch.device | str | None = None,
+        prefix: str = "",
     ) -> Sight:
         """Opens the encoders that are named, or that the pack names.
 
-        The arguments are those of :class:`vmr.Retriever`, and the attributes.
+        The arguments are those of :class:`vmr.Retriever`, and the attributes; ``prefix`` is that of the
+        names which the first have there.
 
         Raises:
             InputError: It is not known how such features are made, or what is named is not right.
             BackendError: An encoder is not there.
         """
-        known = _Trained(spec, name, device)
+        known = _Trained(spec, name, device, prefix)
         seen_by: Encoder | None = None
         if features is None:
             seen_by = known.encoder(encoder)
@@ -248,12 +250,15 @@ class _Trained:
         spec: What was trained on; None where nothing was.
         name: Of the model, for messages.
         device: Of encoders that are opened again.
+        prefix: Of the names of the user's arguments.
     """
 
-    def __init__(self, spec: Pack | None, name: str, device: torch.device | str | None) -> None:
+    def __init__(
+        self, spec: Pack | None, name: str, device: torch.device | str | None, prefix: str
+    ) -> None:
         self._spec, self._name = spec, name
         self._made = {} if spec is None else spec.made
-        self._device = device
+        self._device, self._prefix = device, prefix
 
     def encoder(self, given: str | Encoder | None) -> Encoder:
         """What sees the frames."""
@@ -262,7 +267,7 @@ class _Trained:
             words = " and word vectors" if spec.glove is not None else ""
             raise InputError(
                 f"{self._name}: was trained on {_listed(spec)}{words}, which no one encoder gives; "
-                "features (--features DIR) takes them from disk"
+                f"{self._argument('features')} takes them from disk"
             )
         if given is None:
             return self._again("encoder", load_encoder)
@@ -288,7 +293,7 @@ class _Trained:
         return self._again("encoder", load_encoder)
 
     def _again(self, part: str, load: Callable[[str], T]) -> T:
-        option = f"{part} (--{part.replace('_', '-')} MODEL)"
+        option = self._argument("encoder" if self._prefix else part)
         name, opens = self._made.get(part), self._made.get(f"{part}_spec")
         if opens is None:
             raise InputError(
@@ -313,7 +318,14 @@ class _Trained:
 
     @property
     def _or_features(self) -> str:
-        return ", or features (--features DIR) takes them from disk" if self._spec else ""
+        # An anchor's sentences would still have to be read.
+        known = self._spec is not None and not self._prefix
+        return f", or {self._argument('features')} takes them from disk" if known else ""
+
+    def _argument(self, name: str) -> str:
+        """An argument as Python and the command have it."""
+        full = self._prefix + name
+        return f"{full} (--{full.replace('_', '-')} {'DIR' if name == 'features' else 'MODEL'})"
 
     def _unknown(self, name: object) -> str:
         if self._spec is None:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from vmr import ops
 from vmr.errors import InputError
 from vmr.models.layers.detector import Detector, best_apart
-from vmr.models.layers.padding import row_mask
+from vmr.models.layers.padding import row_mask, without_padding
 from vmr.models.layers.targets import relative_windows
 from vmr.reference.common import widened
 
@@ -85,6 +85,8 @@ class MapDetector(Detector):
         """
         rows = frames.shape[1]
         outside = ~_candidates(lengths, rows)[:, None]
+        # NaN in the padding would reach the gradient of the first layer's weights.
+        frames = without_padding(frames, row_mask(lengths, rows))
         columns = F.relu(self.inputs(frames)).mT[:, :, None]
         ahead = torch.ones(rows, rows, dtype=torch.bool, device=frames.device).triu()
         # Row i begins at frame i, so that its running maximum is that of i to j.
