@@ -33,7 +33,7 @@ inline void check_score_maps(const char* op, const Tensor& scores, const Tensor&
 
 // Checks shapes, dtypes, devices and, on the CPU, values, and makes the inputs contiguous.
 template <typename Device>
-void check_vertices(const char* op, VertexInputs* inputs, bool whole) {
+void check_vertices(const char* op, VertexInputs* inputs) {
   const auto& [scores, points, splits, lengths] = *inputs;
   check_score_maps(op, scores, lengths);
   check_shape({op, "points", "[P, 2]"}, points, {-1, 2});
@@ -65,7 +65,7 @@ Tensor vertex_loss(const Tensor& scores, const Tensor& points, const Tensor& spl
                    const Tensor& lengths, bool whole, bool sigmoid) {
   VertexInputs inputs = {scores, points, splits, lengths};
   const typename Device::Guard guard(scores);
-  check_vertices<Device>("vertex_loss", &inputs, whole);
+  check_vertices<Device>("vertex_loss", &inputs);
   const int64_t batch = scores.size(0);
   const Tensor losses = empty_on(scores, {batch}, scores.scalar_type());
   const Tensor row_errors = empty_on(scores, {batch, scores.size(1)}, ScalarType::Double);
@@ -86,7 +86,7 @@ Tensor vertex_loss_backward(const Tensor& output_gradients, const Tensor& scores
   const char* const op = "vertex_loss_backward";
   VertexInputs inputs = {scores, points, splits, lengths};
   const typename Device::Guard guard(scores);
-  check_vertices<Device>(op, &inputs, whole);
+  check_vertices<Device>(op, &inputs);
   check_shape({op, "output_gradients", "[B] with scores' B"}, output_gradients, {scores.size(0)});
   check_same_dtype({op, "output_gradients", ""}, output_gradients, scores, "scores");
   check_same_device(op, scores, {&output_gradients});

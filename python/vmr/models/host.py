@@ -145,7 +145,7 @@ class PluginHost(SentenceModel):
 
         Raises:
             InputError: The batch has no tokens ("original") or no pooled sentences ("a2fa"), or features
-                of another width; with "a2fa", NaN or an infinity.
+                of another width; or NaN or an infinity.
         """
         video = {"video": batch.video, "video_lengths": batch.video_lengths}
         if self.config.alignment == "a2fa":
@@ -160,6 +160,7 @@ class PluginHost(SentenceModel):
                 f"{self.kind}: expected video features of {self.widths[0]} columns and tokens of "
                 f"{self.widths[1]}, got {widths[0]} and {widths[1]}: it was made for other features"
             )
+        self.check_finite(batch)
         return {**video, "text": batch.text, "text_lengths": batch.text_lengths}
 
     def forward(

@@ -58,7 +58,7 @@ class SentenceModel(MomentModel):
                 f"{self.kind}: expected video features of {self.widths[0]} columns and sentences of "
                 f"{self.widths[1]}, got {widths[0]} and {widths[1]}: it was made for other features"
             )
-        self._check_finite(batch, batch.pooled)
+        self.check_finite(batch)
         return batch.pooled
 
     def source_columns(self, video: Tensor) -> slice:
@@ -87,10 +87,14 @@ class SentenceModel(MomentModel):
         first, _ = dataset.pack.columns_like(self.widths[1], self.config.source)
         self.config = msgspec.structs.replace(self.config, first_column=first)
 
-    def _check_finite(self, batch: Batch, pooled: Tensor) -> None:
-        """Refuses NaN and infinities: each would spread over its video."""
+    def check_finite(self, batch: Batch) -> None:
+        """Refuses NaN and infinities: each would spread over its video.
+
+        Raises:
+            InputError: With the place of the first.
+        """
         videos = {"": batch.video, "anchor ": batch.anchor_video}
-        sentences = {"": pooled, "anchor ": batch.anchor_pooled}
+        sentences = {"": batch.pooled, "anchor ": batch.anchor_pooled}
         sums = [part.sum() for part in (*videos.values(), *sentences.values()) if part is not None]
         if bool(torch.stack(sums).isfinite().all()):
             return
