@@ -1,6 +1,6 @@
 """How time and memory of A2FA + F2SGD grow with the frames of a video, and peak memory of a step.
 
-python benchmarks/end_to_end/bench_afa_fsgd_growth.py --out benchmarks/results/afa_fsgd_growth.md
+python benchmarks/end_to_end/bench_afa_fsgd_growth.py --out benchmarks/results/afa-fsgd-growth.md
 
 Each line is a process of its own, so that its peak memory is its own: what is above that of a process
 that has loaded everything and computed nothing. One thread.
