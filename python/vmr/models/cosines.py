@@ -45,8 +45,12 @@ def query_cosines(
         "before alignment" and "after alignment".
 
     Raises:
-        InputError: No query has a window, or as :meth:`vmr.A2FAF2SGD.inputs`.
+        InputError: Another model, no query has a window, or as :meth:`vmr.A2FAF2SGD.inputs`.
     """
+    from vmr.models.afa_fsgd import A2FAF2SGD
+
+    if not isinstance(model, A2FAF2SGD):
+        raise InputError(f"query_cosines: expected a model of afa-fsgd, got {type(model).__name__}")
     parts: dict[str, list[np.ndarray]] = {
         f"{when} {where}": [] for when in ("before", "after") for where in ("inside", "outside")
     }
