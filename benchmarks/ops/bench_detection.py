@@ -32,7 +32,7 @@ def layers(inputs: int, kernel: int) -> tuple[torch.nn.Conv2d, torch.nn.Conv2d]:
 
 
 def compare(
-    inputs: int, kernel: int, batch: int, frames: int = 75, repeats: int = 5
+    inputs: int, kernel: int, batch: int, frames: int = 75, repeats: int = 3
 ) -> list[Comparison]:
     """Forward, and forward and backward, of one layer, after all contenders were found to agree."""
     literal, last = layers(inputs, kernel)
@@ -94,9 +94,9 @@ def compare(
 
 
 def comparisons() -> list[Comparison]:
-    """The two layers of eq. 13, batches of 1, 8 and 32, and a map that goes in tiles."""
+    """The two layers of eq. 13, batches of 1 and 8, and a map that goes in tiles."""
     found = []
-    for inputs, kernel, batch in [(16, 21, 8), (1, 21, 8), (16, 27, 8), (16, 21, 1), (16, 21, 32)]:
+    for inputs, kernel, batch in [(16, 21, 8), (1, 21, 8), (16, 27, 8), (16, 21, 1)]:
         found += compare(inputs, kernel, batch)
     found += compare(16, 21, 1, frames=600, repeats=2)[:1]
     return found

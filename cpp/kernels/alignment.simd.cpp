@@ -329,6 +329,8 @@ void similarity_rows(const SimilarityRows<T>& problem) {
     T* const to = problem.similarity + i * problem.frames;
     const T* const gram = problem.gram + i * problem.frames;
     const int64_t count = i < problem.count ? problem.count : 0;
+    for (int64_t j = count; j < problem.frames; ++j) store(to + j, Acc(0));
+    if (count == 0) continue;
     const Row<Acc> row = {a[i], b[i], e[i], t[i]};
     if (kAsComputed<T> && count >= kLanes) {
       // The last vector reaches back into those before it.
@@ -348,7 +350,6 @@ void similarity_rows(const SimilarityRows<T>& problem) {
         store(to + j, above > 1 ? Acc(1) : above);
       }
     }
-    for (int64_t j = count; j < problem.frames; ++j) store(to + j, Acc(0));
   }
 }
 
