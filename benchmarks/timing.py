@@ -107,7 +107,10 @@ def main(
         torch.set_num_threads(arguments.threads)
         # A thread alone is measured by what it computes, whatever else the machine does.
         clock = time.process_time if arguments.threads == 1 else time.perf_counter
-        rows = [row for comparison in comparisons() for row in measure(comparison, clock)]
+        rows = []
+        for comparison in comparisons():
+            rows += measure(comparison, clock)
+            print(*rows[-len(comparison.contenders) :], sep="\n", file=sys.stderr, flush=True)
         print(json.dumps(rows))
         return
 
