@@ -380,7 +380,10 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"frames": torch.zeros(4, 9, 5)}, r"frames: expected \[U, N, 6\], got \[4, 9, 5\]"),
-        ({"queries": torch.zeros(4, 5)}, r"queries: expected \[B, 6\], got \[4, 5\]"),
+        (
+            {"queries": torch.zeros(4, 5)},
+            r"queries: expected \[B, 6\], one vector a sentence, got \[4, 5\]",
+        ),
         ({"queries": torch.zeros(3, 6)}, "a query for each of 4 videos, or `videos` .* got 3"),
         ({"videos": torch.zeros(3, dtype=torch.int64)}, r"videos: expected \[4\], got \[3\]"),
         ({"segments": torch.zeros(4, 3)}, r"segments: expected \[4, 2\], got \[4, 3\]"),
