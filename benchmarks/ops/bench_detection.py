@@ -38,7 +38,6 @@ def compare(
     literal, last = layers(inputs, kernel)
     maps = torch.randn(batch, inputs, frames, frames)
     of_result = torch.randn(batch, CHANNELS, frames, frames)
-    maps_last, of_result_last = (
         tensor.contiguous(memory_format=torch.channels_last) for tensor in (maps, of_result)
     )
     ours, of_ours = (t.permute(0, 2, 3, 1).contiguous() for t in (maps, of_result))
@@ -74,11 +73,9 @@ def compare(
     wanted = forward["Conv2d"]().permute(0, 2, 3, 1)
     for run in (forward["vmr"], forward["vmr, spectrum kept"]):
         torch.testing.assert_close(run(), wanted, rtol=1e-4, atol=1e-4)
+    # torch's channels_last backward takes 20 times as long as its own plain one (42 s at B = 8).
     both = {
         "Conv2d": with_backward(literal, maps, [*literal.parameters()], of_result),
-        "Conv2d, channels_last": with_backward(
-            last, maps_last, [*last.parameters()], of_result_last
-        ),
         "vmr": with_backward(
             lambda leaf: ops.large_conv2d(leaf, weight, bias, lengths),
             ours,
