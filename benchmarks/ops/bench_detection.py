@@ -38,8 +38,7 @@ def compare(
     literal, last = layers(inputs, kernel)
     maps = torch.randn(batch, inputs, frames, frames)
     of_result = torch.randn(batch, CHANNELS, frames, frames)
-        tensor.contiguous(memory_format=torch.channels_last) for tensor in (maps, of_result)
-    )
+    maps_last = maps.contiguous(memory_format=torch.channels_last)
     ours, of_ours = (t.permute(0, 2, 3, 1).contiguous() for t in (maps, of_result))
     lengths = torch.full((batch,), frames)
     weight, bias = literal.weight, literal.bias
