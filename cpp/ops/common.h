@@ -6,6 +6,8 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <algorithm>
+#include <array>
 #include <cstdint>
 #include <initializer_list>
 #include <sstream>
@@ -163,6 +165,20 @@ inline Tensor as_contiguous(const Tensor& tensor) {
 inline int64_t grain(int64_t work) {
   constexpr int64_t kWorthAThread = 32768;
   return work >= kWorthAThread ? 1 : kWorthAThread / (work > 0 ? work : 1);
+}
+
+// Calls an operator of torch's that the stable headers lack, through the dispatcher.
+template <std::size_t kResults, typename... Arguments>
+std::array<Tensor, kResults> call(const char* op, const char* overload,
+                                  const Arguments&... arguments) {
+  constexpr std::size_t kCount = std::max(kResults, sizeof...(Arguments));
+  std::array<StableIValue, kCount> stack = {torch::stable::detail::from(arguments)...};
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(op, overload, stack.data(), TORCH_ABI_VERSION));
+  std::array<Tensor, kResults> results;
+  for (std::size_t i = 0; i < kResults; ++i) {
+    results[i] = torch::stable::detail::to<Tensor>(stack[i]);
+  }
+  return results;
 }
 
 }  // namespace vmr::ops

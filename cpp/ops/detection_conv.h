@@ -2,7 +2,6 @@
 // the direct way of it, of torch's own operators, which is all that CUDA has.
 #pragma once
 
-#include <array>
 #include <tuple>
 
 #include "kernels/detection_conv.h"
@@ -13,19 +12,6 @@ namespace vmr::ops {
 namespace detection_conv = kernels::detection_conv;
 
 // ---- torch's operators that the stable headers lack, through the dispatcher ----
-
-template <std::size_t kResults, typename... Arguments>
-std::array<Tensor, kResults> call(const char* op, const char* overload,
-                                  const Arguments&... arguments) {
-  constexpr std::size_t kCount = std::max(kResults, sizeof...(Arguments));
-  std::array<StableIValue, kCount> stack = {torch::stable::detail::from(arguments)...};
-  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(op, overload, stack.data(), TORCH_ABI_VERSION));
-  std::array<Tensor, kResults> results;
-  for (std::size_t i = 0; i < kResults; ++i) {
-    results[i] = torch::stable::detail::to<Tensor>(stack[i]);
-  }
-  return results;
-}
 
 inline Tensor permuted(const Tensor& tensor, const std::vector<int64_t>& order) {
   return call<1>("aten::permute", "", tensor, order)[0];

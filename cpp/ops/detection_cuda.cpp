@@ -1,7 +1,6 @@
 // The ops on moments as points of a map of scores on CUDA.
 #include "kernels/detection_cuda.h"
 
-#include <array>
 #include <optional>
 
 #include "ops/cuda.h"
@@ -40,20 +39,11 @@ struct Cuda : CudaDevice {
 
   // The kernel left the points in the order of the rows, which a stable sort keeps among equals.
   static TopPoints ranked(const TopPoints& found) {
-    using torch::stable::detail::from;
-    using torch::stable::detail::to;
-    std::array<StableIValue, 4> sort = {from(found.values), from(std::optional<bool>(true)),
-                                        from(int64_t{1}), from(true)};
-    TORCH_ERROR_CODE_CHECK(
-        torch_call_dispatcher("aten::sort", "stable", sort.data(), TORCH_ABI_VERSION));
-    const auto values = to<Tensor>(sort[0]);
-    const auto order = to<Tensor>(sort[1]);
-    std::array<StableIValue, 3> take = {from(found.points),
-                                        from(torch::stable::unsqueeze(order, -1)),
-                                        from(std::optional<int64_t>(1))};
-    TORCH_ERROR_CODE_CHECK(
-        torch_call_dispatcher("aten::take_along_dim", "", take.data(), TORCH_ABI_VERSION));
-    return {to<Tensor>(take[0]), values};
+    const auto [values, order] =
+        call<2>("aten::sort", "stable", found.values, std::optional<bool>(true), int64_t{1}, true);
+    const auto [points] = call<1>("aten::take_along_dim", "", found.points,
+                                  torch::stable::unsqueeze(order, -1), std::optional<int64_t>(1));
+    return {points, values};
   }
 
   const Tensor& like;

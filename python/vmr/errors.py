@@ -6,6 +6,8 @@ next video catches one class. The command line maps each class to its own exit c
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class VmrError(Exception):
     """Base class of all errors that vmr raises on purpose."""
@@ -49,3 +51,19 @@ class TrainingError(VmrError):
 
 class VmrWarning(UserWarning):
     """Something that a user should know, but that did not stop the work."""
+
+
+def require(what: str, values: Mapping[str, object], rules: Mapping[str, tuple[bool, str]]) -> None:
+    """Refuses settings that do not hold.
+
+    Args:
+        what: Whose settings they are, for the message.
+        values: Them, by name.
+        rules: Of each that is looked at: whether it holds, and what is expected.
+
+    Raises:
+        InputError: With the name of the first that does not.
+    """
+    for name, (holds, expected) in rules.items():
+        if not holds:
+            raise InputError(f"{what}: {name}: expected {expected}, got {values[name]!r}")

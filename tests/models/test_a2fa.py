@@ -345,10 +345,9 @@ def process(rank: int, store: str) -> None:
         "gloo", init_method=f"file://{store}", rank=rank, world_size=2
     )
     # With biases each of the parameters still has a gradient, without which processes would wait.
-    for biased in (A2FA(DIM, bias=True),):
-        wrapped = DistributedDataParallel(biased)
-        for _ in range(2):
-            wrapped(*inputs())[0].sum().backward()
+    biased = DistributedDataParallel(A2FA(DIM, bias=True))
+    for _ in range(2):
+        biased(*inputs())[0].sum().backward()
     model = DistributedDataParallel(Together())
     half = slice(2 * rank, 2 * rank + 2)
     squared(model(*(part[half] for part in inputs())), LENGTHS[half]).backward()

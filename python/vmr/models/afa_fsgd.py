@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from vmr.errors import InputError
-from vmr.models.answers import prediction
+from vmr.models.answers import predictions
 from vmr.models.layers.a2fa import A2FA, Alignment, Frames
 from vmr.models.layers.f2sgd import F2SGD
 from vmr.models.layers.padding import row_mask
+from vmr.models.layers.points import point_times
 from vmr.models.sentence import SentenceConfig, SentenceModel
 from vmr.reference.common import widened
 
@@ -260,32 +261,14 @@ class A2FAF2SGD(SentenceModel):
         """
         lengths, seconds = batch.video_lengths, batch.row_seconds
         if self.config.predict == "segment":
-            ends = outputs.segments + outputs.segments.new_tensor([0, 1])
-            spans = ends[:, None].float() * seconds.float()[:, None, None]
+            spans = point_times(outputs.segments, seconds)[:, None]
             scores = outputs.before.amax(dim=1, keepdim=True)
             counts = torch.ones_like(lengths)
         else:
             spans, scores, counts = self.detection.moments(
                 outputs.scores, lengths, seconds, self.config.top_k
             )
-        found = [part.float().cpu().numpy() for part in (spans, scores, outputs.before)]
-        return [
-            prediction(
-                query,
-                windows[:count],
-                values[:count],
-                saliency[:length],
-                row_seconds,
-            )
-            for query, windows, values, saliency, count, length, row_seconds in zip(
-                batch.queries,
-                *found,
-                counts.tolist(),
-                lengths.tolist(),
-                seconds.tolist(),
-                strict=True,
-            )
-        ]
+        return predictions(batch, spans, scores, counts, row_scores=outputs.before)
 
 
 def _cosines(frames: Frames, found: Alignment) -> Tensor:

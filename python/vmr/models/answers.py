@@ -2,13 +2,56 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 
 from vmr.data.records import Query
 from vmr.evaluation.predictions import Prediction
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vmr.data.dataset import Batch
+
 Floats = npt.NDArray[np.floating]
+
+
+def predictions(
+    batch: Batch,
+    spans: Tensor,
+    scores: Tensor,
+    counts: Tensor | None = None,
+    *,
+    row_scores: Tensor | None = None,
+    round_to: float | None = None,
+) -> list[Prediction]:
+    """The answers of a batch, one a query.
+
+    Args:
+        batch: Its queries.
+        spans: [B, K, 2] (start s, end s).
+        scores: [B, K].
+        counts: [B] how many of K there are; None for all.
+        row_scores: [B, T], padded; None where the model gives none.
+        round_to: As for :func:`prediction`.
+    """
+    windows, values = spans.float().cpu().numpy(), scores.float().cpu().numpy()
+    rows = None if row_scores is None else row_scores.float().cpu().numpy()
+    kept = [spans.shape[1]] * len(batch) if counts is None else counts.tolist()
+    lengths, seconds = batch.video_lengths.tolist(), batch.row_seconds.tolist()
+    return [
+        prediction(
+            query,
+            windows[place, : kept[place]],
+            values[place, : kept[place]],
+            None if rows is None else rows[place, : lengths[place]],
+            seconds[place],
+            round_to=round_to,
+        )
+        for place, query in enumerate(batch.queries)
+    ]
 
 
 def prediction(

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from vmr.errors import InputError
+from vmr.errors import InputError, require
 
 QueryForm = Literal["original", "simplified", "detailed", "none"]
 
@@ -66,11 +66,7 @@ class GranAlignConfig:
             "length_normalization": _choice(self.length_normalization, Literal["duration", "max"]),
             "nms_iou": (0 <= self.nms_iou <= 1, "an IoU from 0 to 1"),
         }
-        for name, (holds, expected) in rules.items():
-            if not holds:
-                raise InputError(
-                    f"GranAlign: {name}: expected {expected}, got {getattr(self, name)!r}"
-                )
+        require("GranAlign", vars(self), rules)
         if self.agnostic_query == self.aware_query == "none":
             raise InputError(
                 "GranAlign: agnostic_query, aware_query: expected at least one channel, got none"

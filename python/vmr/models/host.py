@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vmr.errors import InputError
-from vmr.models.answers import prediction
+from vmr.errors import InputError, require
+from vmr.models.answers import predictions
 from vmr.models.layers.a2fa import A2FA
 from vmr.models.layers.detector import Detector
 from vmr.models.layers.f2sgd import F2SGD
@@ -23,7 +24,7 @@ from vmr.models.layers.projection import InputProjection, sine_positions
 from vmr.models.layers.regression import RegressionDetector
 from vmr.models.layers.set_detector import SetDetector
 from vmr.models.layers.tan import MapDetector
-from vmr.models.layers.transformer import Encoder
+from vmr.models.layers.transformer import Encoder, transformer_rules
 from vmr.models.sentence import SentenceConfig, SentenceModel
 from vmr.progress import Progress, silent
 
@@ -233,21 +234,7 @@ class PluginHost(SentenceModel):
         spans, scores, counts = self.detector.moments(
             outputs, batch.video_lengths, batch.row_seconds, self.config.top_k
         )
-        found = spans.cpu().numpy(), scores.cpu().numpy(), counts.tolist()
-        seconds = batch.row_seconds.tolist()
-        return [
-            prediction(
-                query,
-                windows[:count],
-                values[:count],
-                None,
-                row_seconds,
-                round_to=self.config.round_to,
-            )
-            for query, windows, values, count, row_seconds in zip(
-                batch.queries, *found, seconds, strict=True
-            )
-        ]
+        return predictions(batch, spans, scores, counts, round_to=self.config.round_to)
 
     def fit(self, dataset: MomentDataset, progress: Progress = silent) -> None:
         """Finds the columns that A2FA aligns; see :meth:`SentenceModel.fit`."""
@@ -275,8 +262,7 @@ def _detector(config: HostConfig) -> Detector:
 def _check(config: HostConfig) -> None:
     """Hyper-parameters that no model can be made of."""
     counted = (
-        "hidden heads decoder_layers feed_forward input_layers moment_queries map_channels map_layers "
-        "top_k"
+        "decoder_layers feed_forward input_layers moment_queries map_channels map_layers top_k"
     )
     rules = {name: (getattr(config, name) >= 1, "at least 1") for name in counted.split()}
     least = 0 if config.alignment == "a2fa" else 1
@@ -284,15 +270,11 @@ def _check(config: HostConfig) -> None:
         config.encoder_layers >= least,
         f"at least {least} with {config.alignment}",
     )
-    for name in ("dropout", "input_dropout"):
-        rules[name] = (0 <= getattr(config, name) < 1, "from 0 to below 1")
-    rules["round_to"] = (config.round_to is None or config.round_to > 0, "seconds above 0, or None")
-    if rules["heads"][0]:
-        fits = config.hidden % config.heads == 0 and config.hidden % 2 == 0
-        rules["hidden"] = (
-            fits and config.hidden > 0,
-            f"an even multiple of heads ({config.heads})",
-        )
-    for name, (right, expected) in rules.items():
-        if not right:
-            raise InputError(f"host: {name}: expected {expected}, got {getattr(config, name)!r}")
+    rules |= transformer_rules(
+        hidden=config.hidden,
+        heads=config.heads,
+        dropout=config.dropout,
+        input_dropout=config.input_dropout,
+        round_to=config.round_to,
+    )
+    require("host", msgspec.structs.asdict(config), rules)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vmr import ops
-from vmr.errors import InputError
-from vmr.models.answers import prediction
+from vmr.errors import InputError, require
+from vmr.models.answers import predictions
 from vmr.models.base import ModelConfig, MomentModel
 from vmr.models.layers.contrastive import batch_contrastive
 from vmr.models.layers.padding import masked_mean, row_mask, without_padding
@@ -27,7 +28,7 @@ from vmr.models.layers.set_prediction import (
     saliency_loss,
 )
 from vmr.models.layers.targets import ranked_clips, relative_windows, rows_inside
-from vmr.models.layers.transformer import Decoder, Encoder
+from vmr.models.layers.transformer import Decoder, Encoder, transformer_rules
 from vmr.reference.common import widened
 
 if TYPE_CHECKING:
@@ -293,44 +294,25 @@ class MomentDETR(MomentModel):
         extents = batch.video_lengths * batch.row_seconds
         spans = ops.cxw_to_span(outputs.spans[-1].float()) * extents[:, None, None]
         scores = outputs.logits[-1].float().softmax(dim=-1)[..., FOREGROUND]
-        found = spans.cpu().numpy(), scores.cpu().numpy(), outputs.saliency.float().cpu().numpy()
-        lengths, seconds = batch.video_lengths.tolist(), batch.row_seconds.tolist()
-        return [
-            prediction(
-                query,
-                windows,
-                score,
-                saliency[: lengths[place]],
-                seconds[place],
-                round_to=self.config.round_to,
-            )
-            for place, (query, windows, score, saliency) in enumerate(
-                zip(batch.queries, *found, strict=True)
-            )
-        ]
+        return predictions(
+            batch, spans, scores, row_scores=outputs.saliency, round_to=self.config.round_to
+        )
 
 
 def _check(config: MomentDETRConfig) -> None:
     """Hyper-parameters that no model can be made of."""
     counted = (
-        "hidden heads encoder_layers decoder_layers feed_forward input_layers moment_queries "
-        "contrastive_dim"
+        "encoder_layers decoder_layers feed_forward input_layers moment_queries contrastive_dim"
     )
     rules = {name: (getattr(config, name) >= 1, "at least 1") for name in counted.split()}
-    for name in ("dropout", "input_dropout"):
-        rules[name] = (0 <= getattr(config, name) < 1, "from 0 to below 1")
     for name in ("contrastive_align", "batch_contrastive", "saliency_margin", "background_weight"):
         rules[name] = (getattr(config, name) >= 0, "at least 0")
     rules["temperature"] = (config.temperature > 0, "above 0")
-    rules["round_to"] = (config.round_to is None or config.round_to > 0, "seconds above 0, or None")
-    if rules["heads"][0]:
-        fits = config.hidden % config.heads == 0 and config.hidden % 2 == 0
-        rules["hidden"] = (
-            fits and config.hidden > 0,
-            f"an even multiple of heads ({config.heads})",
-        )
-    for name, (right, expected) in rules.items():
-        if not right:
-            raise InputError(
-                f"moment-detr: {name}: expected {expected}, got {getattr(config, name)!r}"
-            )
+    rules |= transformer_rules(
+        hidden=config.hidden,
+        heads=config.heads,
+        dropout=config.dropout,
+        input_dropout=config.input_dropout,
+        round_to=config.round_to,
+    )
+    require("moment-detr", msgspec.structs.asdict(config), rules)

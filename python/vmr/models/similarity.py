@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from vmr import ops
-from vmr.errors import InputError
+from vmr.errors import InputError, require
 from vmr.models.answers import prediction
 from vmr.models.base import ModelConfig, MomentModel
 from vmr.models.fitting import Floats, Integers, reached, relative_to_duration, unfitted
@@ -98,11 +99,7 @@ class RawSimilarity(MomentModel):
             "windows": (config.windows >= 1, "at least 1"),
             "fit_queries": (config.fit_queries >= 1, "at least 1"),
         }
-        for name, (right, expected) in rules.items():
-            if not right:
-                raise InputError(
-                    f"similarity: {name}: expected {expected}, got {getattr(config, name)!r}"
-                )
+        require(self.kind, msgspec.structs.asdict(config), rules)
         # First column and width of the source; rows of the smoothing and power of the length.
         self.register_buffer("columns", torch.full((2,), -1, dtype=torch.int64))
         self.register_buffer("chosen", torch.full((2,), torch.nan))

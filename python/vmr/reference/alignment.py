@@ -10,16 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vmr.reference.common import gradients, widened
+from vmr.reference.common import gradients, valid_frames, widened
 
 RELATIVE_FLOOR = 1e-5
 """Of an aligned frame's squared norm, in parts of that of its two terms if they were orthogonal."""
 ABSOLUTE_FLOOR = 1e-12
-
-
-def _valid(lengths: Tensor, frames: int) -> Tensor:
-    """[.., N] truth values: what is no padding."""
-    return torch.arange(frames, device=lengths.device) < lengths[..., None]
 
 
 def _inside(segments: Tensor, frames: int) -> Tensor:
@@ -44,7 +39,7 @@ def _only(found: tuple[Tensor, ...], *wanted: bool) -> tuple[Tensor, ...]:
 
 def gram_matrix(frames: Tensor, lengths: Tensor) -> Tensor:
     """[U, N, N] dot products of a video's frames with one another; zeros in the padding."""
-    valid = _valid(lengths, frames.shape[1])[..., None]
+    valid = valid_frames(lengths, frames.shape[1])[..., None]
     rows = torch.where(valid, widened(frames), 0.0)
     return torch.where(valid & valid.mT, rows @ rows.mT, 0.0).to(frames.dtype)
 
@@ -64,7 +59,7 @@ def anchor_segment(
 ) -> tuple[Tensor, Tensor]:
     """The anchor frame and the two transition points, eqs. 1 to 5, in float64."""
     total = frames.shape[1]
-    valid = _valid(lengths[videos], total)
+    valid = valid_frames(lengths[videos], total)
     v, q = _of_queries(frames, videos, valid).double(), queries.double()[:, None]
     if normalize:
         v, q = F.normalize(v, dim=-1, eps=1e-30), F.normalize(q, dim=-1, eps=1e-30)
@@ -136,7 +131,7 @@ def frame_alignment(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Eqs. 9 and 11 with both products on the query's side: r, alpha, and v_i . q."""
     total = frames.shape[1]
-    valid = _valid(lengths[videos], total)
+    valid = valid_frames(lengths[videos], total)
     v = _of_queries(frames, videos, valid)
 
     def dots(vectors: Tensor) -> Tensor:
@@ -202,7 +197,7 @@ def aligned_frames(
     videos: Tensor,
 ) -> Tensor:
     """[B, N, D] the aligned frames of eqs. 10 and 12; zeros in the padding."""
-    valid = _valid(lengths[videos], frames.shape[1])
+    valid = valid_frames(lengths[videos], frames.shape[1])
     v = _of_queries(frames, videos, valid)
     alpha, r = (torch.where(valid, widened(x), 0.0)[..., None] for x in (weights, relevance))
     aligned = alpha * widened(queries)[:, None] + (1 - alpha) * r * v
@@ -242,7 +237,7 @@ def aligned_similarity(
     With x = alpha and y = (1 - alpha) r an aligned frame is x q + y v, so its products with others
     follow from |q|^2, v . q and the Gram matrix.
     """
-    valid = _valid(lengths[videos], gram.shape[-1])
+    valid = valid_frames(lengths[videos], gram.shape[-1])
     both = valid[:, :, None] & valid[:, None, :]
     g = torch.where(both, widened(gram)[videos], 0.0)
     s = torch.where(valid, widened(query_dots), 0.0)

@@ -14,6 +14,11 @@ def widened(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
+def valid_frames(lengths: Tensor, frames: int) -> Tensor:
+    """[.., N] truth values: what is no padding, of lengths [..]."""
+    return torch.arange(frames, device=lengths.device) < lengths[..., None]
+
+
 def gradients(
     forward: Callable[..., Tensor | tuple[Tensor, ...]],
     output_gradients: Tensor | tuple[Tensor, ...],

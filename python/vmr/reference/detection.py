@@ -5,15 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vmr.reference.common import gradients, widened
+from vmr.reference.common import gradients, valid_frames, widened
 
 
 def _region(lengths: Tensor, frames: int, whole: bool) -> Tensor:
     """[B, N, N] truth values: the points (i, j) of a video, all of them or those with i <= j."""
-    places = torch.arange(frames, device=lengths.device)
-    valid = places < lengths[:, None]
+    valid = valid_frames(lengths, frames)
     inside = valid[:, :, None] & valid[:, None, :]
-    return inside if whole else inside & (places[:, None] <= places)
+    return inside if whole else inside.triu()
 
 
 def vertex_loss(

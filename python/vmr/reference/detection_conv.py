@@ -7,12 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vmr import _core
-from vmr.reference.common import gradients, widened
+from vmr.reference.common import gradients, valid_frames, widened
 
 
 def _outside(maps: Tensor, lengths: Tensor) -> Tensor:
     """Which points [B, N, N, 1] of the maps lie outside each sample's [:n, :n]."""
-    beyond = torch.arange(maps.shape[1], device=maps.device) >= lengths.unsqueeze(1)
+    beyond = ~valid_frames(lengths, maps.shape[1])
     return (beyond.unsqueeze(2) | beyond.unsqueeze(1)).unsqueeze(3)
 
 

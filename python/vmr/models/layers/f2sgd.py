@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vmr import ops
-from vmr.errors import InputError
+from vmr.errors import InputError, require
 from vmr.models.layers.detector import Detector
 from vmr.models.layers.kept import Kept, may_keep
 from vmr.models.layers.padding import check_lengths, row_mask, unit_rows, without_padding
-from vmr.models.layers.points import window_points
+from vmr.models.layers.points import point_times, window_points
 from vmr.ops.detection import Region
 
 if TYPE_CHECKING:
@@ -61,20 +61,14 @@ class F2SGD(Detector):
     ) -> None:
         super().__init__()
         rules = {
-            "kernel_size": (
-                kernel_size >= 1 and kernel_size % 2 == 1,
-                "an odd number",
-                kernel_size,
-            ),
-            "channels": (channels >= 1, "at least 1", channels),
-            "hidden": (hidden >= 1, "at least 1", hidden),
-            "loss_region": (loss_region in ("whole", "upper"), "whole or upper", loss_region),
-            "prior": (0 < prior < 1, "a probability between 0 and 1", prior),
-            "loss_reduction": (loss_reduction in ("sum", "mean"), "sum or mean", loss_reduction),
+            "kernel_size": (kernel_size >= 1 and kernel_size % 2 == 1, "an odd number"),
+            "channels": (channels >= 1, "at least 1"),
+            "hidden": (hidden >= 1, "at least 1"),
+            "loss_region": (loss_region in ("whole", "upper"), "whole or upper"),
+            "prior": (0 < prior < 1, "a probability between 0 and 1"),
+            "loss_reduction": (loss_reduction in ("sum", "mean"), "sum or mean"),
         }
-        for name, (right, expected, got) in rules.items():
-            if not right:
-                raise InputError(f"F2SGD: {name}: expected {expected}, got {got!r}")
+        require("F2SGD", locals(), rules)
         self.kernel_size, self.sigmoid = kernel_size, sigmoid
         self.loss_region, self.loss_reduction = loss_region, loss_reduction
         # As torch's convolutions keep them; the maps have their channels last.
@@ -194,8 +188,7 @@ class F2SGD(Detector):
         """
         points, values, counts = ops.top_points(scores.float(), lengths, k)
         values = values.sigmoid() if self.sigmoid else values
-        ends = points + points.new_tensor([0, 1])
-        return ends * row_seconds.float()[:, None, None], values, counts
+        return point_times(points, row_seconds[:, None]), values, counts
 
     def _convolved(self, layer: nn.Conv2d, maps: Tensor, lengths: Tensor) -> Tensor:
         assert layer.bias is not None

@@ -43,6 +43,16 @@ def nearest_frames(windows: Tensor, row_seconds: Tensor, lengths: Tensor) -> Ten
     return torch.cat(found, dim=-1).long()
 
 
+def point_times(points: Tensor, row_seconds: Tensor) -> Tensor:
+    """The time (start s, end s) of points: frames i to j are the time from i to j + 1.
+
+    Args:
+        points: [..., 2] first and last frame.
+        row_seconds: Seconds from one frame to the next; broadcast against the points' leading sizes.
+    """
+    return (points + points.new_tensor([0, 1])) * row_seconds.float()[..., None]
+
+
 def window_points(batch: Batch) -> tuple[Tensor, Tensor]:
     """The ground truth of a batch as points.
 

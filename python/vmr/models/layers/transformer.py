@@ -5,6 +5,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+Rules = dict[str, tuple[bool, str]]
+
+
+def transformer_rules(
+    *, hidden: int, heads: int, dropout: float, input_dropout: float, round_to: float | None
+) -> Rules:
+    """What settings that models on these layers share have to be, for :func:`vmr.errors.require`."""
+    rules: Rules = {
+        "dropout": (0 <= dropout < 1, "from 0 to below 1"),
+        "input_dropout": (0 <= input_dropout < 1, "from 0 to below 1"),
+        "round_to": (round_to is None or round_to > 0, "seconds above 0, or None"),
+        "heads": (heads >= 1, "at least 1"),
+        "hidden": (hidden >= 1, "at least 1"),
+    }
+    if heads >= 1:
+        fits = hidden > 0 and hidden % heads == 0 and hidden % 2 == 0
+        rules["hidden"] = (fits, f"an even multiple of heads ({heads})")
+    return rules
+
 
 class FeedForward(nn.Sequential):
     """Linear, ReLU, dropout, linear: [..., D] to [..., D]."""
