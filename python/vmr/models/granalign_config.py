@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from vmr.errors import InputError, require
@@ -66,7 +66,7 @@ class GranAlignConfig:
             "length_normalization": _choice(self.length_normalization, Literal["duration", "max"]),
             "nms_iou": (0 <= self.nms_iou <= 1, "an IoU from 0 to 1"),
         }
-        require("GranAlign", vars(self), rules)
+        require("GranAlign", asdict(self), rules)
         if self.agnostic_query == self.aware_query == "none":
             raise InputError(
                 "GranAlign: agnostic_query, aware_query: expected at least one channel, got none"
