@@ -112,6 +112,21 @@ class MomentModel(
             )
         return video, text
 
+    def check_widths(self, video: Tensor, text: Tensor) -> None:
+        """Refuses features [..., video_dim] and tokens [..., text_dim] that it was not made for.
+
+        Raises:
+            InputError: With the width of the first that is another.
+        """
+        for name, features, width in zip(
+            ("video", "text"), (video, text), self.widths, strict=True
+        ):
+            if features.shape[-1] != width:
+                raise InputError(
+                    f"{self.kind}: expected {name} features of {width} columns, got "
+                    f"{features.shape[-1]}: it was made for other features"
+                )
+
     # ---- what a subclass says -----------------------------------------------------------------------
 
     def inputs(self, batch: Batch) -> dict[str, Any]:

@@ -172,14 +172,7 @@ class MomentDETR(MomentModel):
             raise InputError(
                 f"{self.kind}: expected the tokens of sentences, got a pack without them"
             )
-        for name, features, width in zip(
-            ("video", "text"), (batch.video, batch.text), self.widths, strict=True
-        ):
-            if features.shape[-1] != width:
-                raise InputError(
-                    f"{self.kind}: expected {name} features of {width} columns, got "
-                    f"{features.shape[-1]}: it was made for other features"
-                )
+        self.check_widths(batch.video, batch.text)
         return super().inputs(batch)
 
     def forward(

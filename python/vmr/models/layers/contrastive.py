@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -12,7 +12,14 @@ from torch.nn import functional as F
 from vmr.reference.common import widened
 
 
-def batch_contrastive(video: Tensor, text: Tensor, temperature: float) -> Tensor:
+def batch_contrastive(
+    video: Tensor,
+    text: Tensor,
+    temperature: float,
+    *,
+    both_ways: bool = True,
+    against: Literal["all", "others"] = "all",
+) -> Tensor:
     """InfoNCE between the videos and the sentences of a batch, summed over this process's rows.
 
     ::
@@ -30,19 +37,30 @@ def batch_contrastive(video: Tensor, text: Tensor, temperature: float) -> Tensor
         video: [B, D]; B may differ between processes, and be 0.
         text: [B, D].
         temperature: Above 0.
+        both_ways: Whether sentences are compared with all videos too, and the mean of both is taken.
+        against: What the softmax goes over: "all" or, without the pair itself, its "others" (BM-DETR,
+            eq. 17). A pair without others has no loss.
 
     Returns:
         Scalar; float32 for float16 and bfloat16.
     """
     own = F.normalize(widened(torch.stack((video, text))), dim=-1)
     first, everyone = _gathered(own)
-    targets = torch.arange(first, first + own.shape[1], device=own.device)
-    of_video = own[0] @ everyone[1].T / temperature
-    of_text = own[1] @ everyone[0].T / temperature
-    return 0.5 * (
-        F.cross_entropy(of_video, targets, reduction="sum")
-        + F.cross_entropy(of_text, targets, reduction="sum")
-    )
+    targets = torch.arange(first, first + own.shape[1], device=own.device)[:, None]
+    if against == "others" and everyone.shape[1] < 2:
+        return own.sum() * 0.0
+
+    def one_way(rows: Tensor, others: Tensor) -> Tensor:
+        logits = rows @ others.T / temperature
+        pairs = logits.gather(1, targets)
+        if against == "others":
+            logits = logits.scatter(1, targets, -torch.inf)
+        return (logits.logsumexp(dim=1, keepdim=True) - pairs).sum()
+
+    of_video = one_way(own[0], everyone[1])
+    if not both_ways:
+        return of_video
+    return 0.5 * (of_video + one_way(own[1], everyone[0]))
 
 
 def _gathered(own: Tensor) -> tuple[int, Tensor]:

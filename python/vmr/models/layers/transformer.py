@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vmr.models.layers.projection import Mlp
+
+Activation = Literal["relu", "prelu"]
 
 Rules = dict[str, tuple[bool, str]]
 
@@ -26,12 +33,79 @@ def transformer_rules(
 
 
 class FeedForward(nn.Sequential):
-    """Linear, ReLU, dropout, linear: [..., D] to [..., D]."""
+    """Linear, ReLU or PReLU, dropout, linear: [..., D] to [..., D]."""
 
-    def __init__(self, columns: int, hidden: int, dropout: float) -> None:
+    def __init__(
+        self, columns: int, hidden: int, dropout: float, activation: Activation = "relu"
+    ) -> None:
         super().__init__(
-            nn.Linear(columns, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, columns)
+            nn.Linear(columns, hidden),
+            nn.ReLU() if activation == "relu" else nn.PReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, columns),
         )
+
+
+class Attention(nn.Module):
+    """Multi-head attention whose values may come from other rows than its queries and keys.
+
+    The parameters are those of :class:`torch.nn.MultiheadAttention`, by name and shape. It is faster
+    where queries and keys are the same rows: they are projected in one product, and batches are not
+    turned over.
+
+    Args:
+        columns: D.
+        heads: Of which each has D / heads columns.
+        dropout: Of the weights.
+    """
+
+    def __init__(self, columns: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * columns, columns))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * columns))
+        self.out_proj = nn.Linear(columns, columns)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(
+        self, queries: Tensor, keys: Tensor, values: Tensor, padding: Tensor | None = None
+    ) -> Tensor:
+        """What the queries find.
+
+        Args:
+            queries: [B, Q, D].
+            keys: [B, N, D].
+            values: [B, N, D].
+            padding: [B, N], where keys and values are padding; None for nowhere.
+
+        Returns:
+            [B, Q, D].
+        """
+        columns = queries.shape[-1]
+        weight, bias = self.in_proj_weight, self.in_proj_bias
+        if keys is queries:
+            both = F.linear(queries, weight[: 2 * columns], bias[: 2 * columns])
+            query, key = both.split(columns, dim=-1)
+        else:
+            query = F.linear(queries, weight[:columns], bias[:columns])
+            key = F.linear(keys, weight[columns : 2 * columns], bias[columns : 2 * columns])
+        value = F.linear(values, weight[2 * columns :], bias[2 * columns :])
+        mask = None if padding is None else ~padding[:, None, None]
+        found = F.scaled_dot_product_attention(
+            by_head(query, self.heads),
+            by_head(key, self.heads),
+            by_head(value, self.heads),
+            attn_mask=mask,
+            dropout_p=self.dropout if self.training else 0.0,
+        )
+        out: Tensor = self.out_proj(found.transpose(1, 2).flatten(2))
+        return out
+
+
+def by_head(rows: Tensor, heads: int) -> Tensor:
+    """[B, N, D] as [B, heads, N, D / heads]."""
+    return rows.reshape(*rows.shape[:-1], heads, -1).transpose(1, 2)
 
 
 class EncoderLayer(nn.Module):
@@ -42,21 +116,27 @@ class EncoderLayer(nn.Module):
         heads: Of the attention.
         hidden: Columns inside the feed-forward network.
         dropout: Of attention weights, of the network, and of both before they are added.
+        activation: Of the network.
     """
 
-    def __init__(self, columns: int, heads: int, hidden: int, dropout: float) -> None:
+    def __init__(
+        self,
+        columns: int,
+        heads: int,
+        hidden: int,
+        dropout: float,
+        activation: Activation = "relu",
+    ) -> None:
         super().__init__()
-        self.attention = nn.MultiheadAttention(columns, heads, dropout, batch_first=True)
-        self.feed_forward = FeedForward(columns, hidden, dropout)
+        self.attention = Attention(columns, heads, dropout)
+        self.feed_forward = FeedForward(columns, hidden, dropout, activation)
         self.norms = nn.ModuleList(nn.LayerNorm(columns) for _ in range(2))
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, rows: Tensor, padding: Tensor, positions: Tensor) -> Tensor:
         """Rows [B, N, D], where they are padding [B, N], their positions [B, N, D]: [B, N, D]."""
         placed = rows + positions
-        found = self.attention(placed, placed, rows, key_padding_mask=padding, need_weights=False)[
-            0
-        ]
+        found = self.attention(placed, placed, rows, padding)
         rows = self.norms[0](rows + self.dropout(found))
         out: Tensor = self.norms[1](rows + self.dropout(self.feed_forward(rows)))
         return out
@@ -74,8 +154,8 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, columns: int, heads: int, hidden: int, dropout: float) -> None:
         super().__init__()
-        self.self_attention = nn.MultiheadAttention(columns, heads, dropout, batch_first=True)
-        self.cross_attention = nn.MultiheadAttention(columns, heads, dropout, batch_first=True)
+        self.self_attention = Attention(columns, heads, dropout)
+        self.cross_attention = Attention(columns, heads, dropout)
         self.feed_forward = FeedForward(columns, hidden, dropout)
         self.norms = nn.ModuleList(nn.LayerNorm(columns) for _ in range(3))
         self.dropout = nn.Dropout(dropout)
@@ -96,11 +176,9 @@ class DecoderLayer(nn.Module):
             [B, Q, D].
         """
         placed = slots + slot_positions
-        found = self.self_attention(placed, placed, slots, need_weights=False)[0]
+        found = self.self_attention(placed, placed, slots)
         slots = self.norms[0](slots + self.dropout(found))
-        found = self.cross_attention(
-            slots + slot_positions, keys, memory, key_padding_mask=padding, need_weights=False
-        )[0]
+        found = self.cross_attention(slots + slot_positions, keys, memory, padding)
         slots = self.norms[1](slots + self.dropout(found))
         out: Tensor = self.norms[2](slots + self.dropout(self.feed_forward(slots)))
         return out
@@ -122,6 +200,50 @@ class Encoder(nn.Module):
         """As :meth:`EncoderLayer.forward`."""
         for layer in self.layers:
             rows = layer(rows, padding, positions)
+        return rows
+
+
+class ScaledEncoder(nn.Module):
+    """Encoder layers whose positions are scaled by what the rows hold, as DAB-DETR has it.
+
+    ::
+
+        layer(rows, positions * MLP(rows))
+
+    with one network for all layers (Liu et al., ICLR 2022). Only the first rows have positions.
+
+    Args:
+        columns: D.
+        heads: Of the attentions.
+        hidden: Columns inside the feed-forward networks.
+        dropout: As in :class:`EncoderLayer`.
+        layers: How many.
+        activation: Of the feed-forward networks.
+    """
+
+    def __init__(
+        self,
+        columns: int,
+        heads: int,
+        hidden: int,
+        dropout: float,
+        *,
+        layers: int,
+        activation: Activation = "relu",
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            EncoderLayer(columns, heads, hidden, dropout, activation) for _ in range(layers)
+        )
+        self.position_scale = Mlp(columns, columns, columns, layers=2)
+        xavier(self)
+
+    def forward(self, rows: Tensor, padding: Tensor, positions: Tensor) -> Tensor:
+        """Rows [B, N, D], where they are padding, positions [B, T, D] of the first T: [B, N, D]."""
+        placed, rest = positions.shape[1], rows.shape[1] - positions.shape[1]
+        for layer in self.layers:
+            scaled = positions * self.position_scale(rows[:, :placed])
+            rows = layer(rows, padding, F.pad(scaled, (0, 0, 0, rest)))
         return rows
 
 
