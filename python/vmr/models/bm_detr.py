@@ -48,8 +48,8 @@ class BMDETROutput(NamedTuple):
         positive: [P, T] P(f | Q+) of eq. 4; zeros in the padding. None without ``background``.
         joint: [P, T] p of eq. 6; the same without a negative query.
         attention: [P, T] o of eq. 7.
-        videos: [P, C] of eq. 9; None where ``semantic_weight`` is 0.
-        sentences: [P, C] of eq. 10.
+        frames: [P, T, d], v' of eqs. 8 and 9; what stands in the padding has no meaning.
+        tokens: [P, L, d], q' of eq. 10; likewise.
         shift: What the copies are; None without.
         pairs: [P, 2, K] rows of the margin loss, better and worse; None for all.
     """
@@ -57,11 +57,11 @@ class BMDETROutput(NamedTuple):
     spans: Tensor
     logits: Tensor
     saliency: Tensor
+    frames: Tensor
+    tokens: Tensor
     positive: Tensor | None = None
     joint: Tensor | None = None
     attention: Tensor | None = None
-    videos: Tensor | None = None
-    sentences: Tensor | None = None
     shift: Shift | None = None
     pairs: Tensor | None = None
 
@@ -249,7 +249,6 @@ class BMDETR(MomentModel):
             pairs: Passed on to the loss.
         """
         rows, config = video.shape[1], self.config
-        video = without_padding(video, row_mask(video_lengths, rows))
         sentences = [(text, text_lengths)]
         if negative_text is not None and negative_lengths is not None:
             sentences.append((negative_text, negative_lengths))
@@ -258,28 +257,27 @@ class BMDETR(MomentModel):
             video = torch.cat((video, self._shifted(video, shift)))
             video_lengths = torch.cat((video_lengths, video_lengths[shift.of]))
         passes = len(video_lengths)
-        frames = self.video_projection(video)
+        frame_mask = row_mask(video_lengths, rows)
+        frames = without_padding(self.video_projection(video), frame_mask)
         tokens = self.text_projection(words)
         if shift is not None:  # copies have the sentences of what they are copies of
             tokens = torch.cat((tokens, tokens[:, shift.of]), dim=1)
             word_lengths = torch.cat((word_lengths, word_lengths[:, shift.of]), dim=1)
-        frame_mask = row_mask(video_lengths, rows)
         positions = sine_positions(video_lengths, rows, config.hidden)
-        memory, padding = self._encoded(frames, frame_mask, positions, tokens, word_lengths)
-        own, own_padding = memory[:passes], padding[:passes]
-        seen, read = own[:, :rows], own[:, rows:]
+        token_mask = row_mask(word_lengths.flatten(), tokens.shape[2])
+        tokens = without_padding(tokens, token_mask.view(tokens.shape[:3]))
+        seen_mask = frame_mask.repeat(len(tokens), 1)
+        padding = ~torch.cat((seen_mask, token_mask), dim=1)
+        # Eqs. 2 and 3, of queries and negative queries in one batch.
+        memory, against = self.encoder.contrasted(frames, positions, tokens, padding)
+        seen, read = memory[:, :rows], memory[:, rows:]
         positive, joint, attention = None, None, None
         if config.background:
-            negative = memory[passes:, :rows] if len(memory) > passes else None
-            seen, joint, positive, attention = self.matcher(seen, video_lengths, negative)
+            seen, joint, positive, attention = self.matcher(seen, video_lengths, against)
             if config.decoder_memory == "attended":
-                own = torch.cat((seen, read), dim=1)
-        spans, slots = self._decoded(own, positions, own_padding)
+                memory = torch.cat((seen, read), dim=1)
+        spans, slots = self._decoded(memory, positions, padding[:passes])
         saliency = self.saliency_head(seen).squeeze(-1).masked_fill(~frame_mask, 0.0)
-        videos, pooled = None, None
-        if config.semantic_weight:
-            videos = self.video_pooling(seen, video_lengths)
-            pooled = self.text_pooling(read, word_lengths[0])
         return BMDETROutput(
             spans=spans,
             logits=self.label_head(slots),
@@ -287,27 +285,11 @@ class BMDETR(MomentModel):
             positive=positive,
             joint=joint,
             attention=attention,
-            videos=videos,
-            sentences=pooled,
+            frames=seen,
+            tokens=read,
             shift=shift,
             pairs=pairs,
         )
-
-    def _encoded(
-        self,
-        frames: Tensor,
-        frame_mask: Tensor,
-        positions: Tensor,
-        tokens: Tensor,
-        word_lengths: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Eqs. 2 and 3: each pass with each of its K sentences, [K * P, T + L, d], and its padding."""
-        several = len(tokens)
-        token_mask = row_mask(word_lengths.flatten(), tokens.shape[2])
-        mask = torch.cat((frame_mask.repeat(several, 1), token_mask), dim=1)
-        rows = torch.cat((frames.repeat(several, 1, 1), tokens.flatten(0, 1)), dim=1)
-        memory: Tensor = self.encoder(rows, ~mask, positions.repeat(several, 1, 1))
-        return memory, ~mask
 
     def _decoded(self, memory: Tensor, positions: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
         """Spans [layers, P, M, 2] and slots [layers, P, M, d] of the layers that count."""
@@ -425,13 +407,26 @@ class BMDETR(MomentModel):
             sums["probability"] = ops.probability_loss(
                 joint, asked.rows, counts, asked.lengths
             ).sum()
-        if outputs.videos is not None and outputs.sentences is not None:
-            sums["semantic"] = self._semantic(outputs.videos, outputs.sentences, counts, len(batch))
+        if config.semantic_weight:
+            sums["semantic"] = self._semantic(*self.pooled(outputs, batch), counts, len(batch))
         if config.accuracy_term:
             found = outputs.logits[-1].argmax(dim=-1).gather(1, match.slots[-1].clamp(min=0))
             wrong = (found != FOREGROUND) & (match.slots[-1] >= 0)
             sums["class"] = 100.0 * wrong.sum()
         return sums
+
+    def pooled(self, outputs: BMDETROutput, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The videos and sentences of all passes, [P, C] each, eqs. 9 and 10; eq. 11 is their cosine.
+
+        Args:
+            outputs: What :meth:`forward` gave.
+            batch: The batch it gave it for.
+        """
+        rows, tokens = batch.video_lengths, batch.text_lengths
+        if outputs.shift is not None:
+            copied = outputs.shift.of
+            rows, tokens = torch.cat((rows, rows[copied])), torch.cat((tokens, tokens[copied]))
+        return self.video_pooling(outputs.frames, rows), self.text_pooling(outputs.tokens, tokens)
 
     def _semantic(self, videos: Tensor, sentences: Tensor, counts: Tensor, queries: int) -> Tensor:
         """Eq. 17, of the queries and of their copies, each among themselves."""
@@ -477,13 +472,7 @@ class BMDETR(MomentModel):
 
 
 def _stacked(sentences: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Tokens [B, L, D] with their lengths, K times, as [K, B, L, D] and [K, B]; zeros in the padding."""
+    """Tokens [B, L, D] with their lengths, K times, as [K, B, L, D] of the longest L, and [K, B]."""
     most = max(tokens.shape[1] for tokens, _ in sentences)
-    clean = [
-        F.pad(
-            without_padding(tokens, row_mask(lengths, tokens.shape[1])),
-            (0, 0, 0, most - tokens.shape[1]),
-        )
-        for tokens, lengths in sentences
-    ]
-    return torch.stack(clean), torch.stack([lengths for _, lengths in sentences])
+    padded = [F.pad(tokens, (0, 0, 0, most - tokens.shape[1])) for tokens, _ in sentences]
+    return torch.stack(padded), torch.stack([lengths for _, lengths in sentences])

@@ -107,7 +107,7 @@ class PlacedAttention(nn.Module):
         weights = F.dropout(scores.softmax(dim=-1), self.dropout, self.training).to(memory.dtype)
         found = _heads_apart(weights.flatten(1, 2) @ memory, self.heads)
         # [B, heads, Q, D] of the memory to [B, heads, Q, D / heads] of the values.
-        values = found @ _of_heads(self.value.weight, self.heads).mT
+        values = _by_heads(found, _of_heads(self.value.weight, self.heads).mT)
         # Dropout leaves weights whose sum is not one.
         total = weights.sum(dim=-1, keepdim=True)
         values = values + total * _of_heads(self.value.bias[:, None], self.heads).mT
@@ -116,7 +116,14 @@ class PlacedAttention(nn.Module):
 
     def _carried(self, queries: Tensor, weight: Tensor) -> Tensor:
         """[B, Q, D] of all heads to [B, heads * Q, D], what a head's part of ``weight`` sends it to."""
-        return (by_head(queries, self.heads) @ _of_heads(weight, self.heads)).flatten(1, 2)
+        return _by_heads(by_head(queries, self.heads), _of_heads(weight, self.heads)).flatten(1, 2)
+
+
+def _by_heads(rows: Tensor, weights: Tensor) -> Tensor:
+    """[B, heads, Q, X] times [heads, X, Y], one product a head: [B, heads, Q, Y]."""
+    batch, heads, slots = rows.shape[:3]
+    found = rows.transpose(0, 1).reshape(heads, batch * slots, -1) @ weights
+    return found.reshape(heads, batch, slots, -1).transpose(0, 1)
 
 
 def _of_heads(weight: Tensor, heads: int) -> Tensor:

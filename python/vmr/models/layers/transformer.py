@@ -82,21 +82,25 @@ class Attention(nn.Module):
         Returns:
             [B, Q, D].
         """
-        columns = queries.shape[-1]
-        weight, bias = self.in_proj_weight, self.in_proj_bias
         if keys is queries:
-            both = F.linear(queries, weight[: 2 * columns], bias[: 2 * columns])
-            query, key = both.split(columns, dim=-1)
+            query, key = self.projected(queries, 0, 2).chunk(2, dim=-1)
         else:
-            query = F.linear(queries, weight[:columns], bias[:columns])
-            key = F.linear(keys, weight[columns : 2 * columns], bias[columns : 2 * columns])
-        value = F.linear(values, weight[2 * columns :], bias[2 * columns :])
-        mask = None if padding is None else ~padding[:, None, None]
+            query, key = self.projected(queries, 0, 1), self.projected(keys, 1, 2)
+        return self.attended(query, key, self.projected(values, 2, 3), padding)
+
+    def projected(self, rows: Tensor, first: int, last: int) -> Tensor:
+        """Rows [B, N, D] as queries (0), keys (1) and values (2), from ``first`` to before ``last``."""
+        columns = rows.shape[-1]
+        part = slice(first * columns, last * columns)
+        return F.linear(rows, self.in_proj_weight[part], self.in_proj_bias[part])
+
+    def attended(self, query: Tensor, key: Tensor, value: Tensor, padding: Tensor | None) -> Tensor:
+        """What projected queries find, [B, Q, D]."""
         found = F.scaled_dot_product_attention(
             by_head(query, self.heads),
             by_head(key, self.heads),
             by_head(value, self.heads),
-            attn_mask=mask,
+            attn_mask=None if padding is None else ~padding[:, None, None],
             dropout_p=self.dropout if self.training else 0.0,
         )
         out: Tensor = self.out_proj(found.transpose(1, 2).flatten(2))
@@ -136,7 +140,10 @@ class EncoderLayer(nn.Module):
     def forward(self, rows: Tensor, padding: Tensor, positions: Tensor) -> Tensor:
         """Rows [B, N, D], where they are padding [B, N], their positions [B, N, D]: [B, N, D]."""
         placed = rows + positions
-        found = self.attention(placed, placed, rows, padding)
+        return self.added(rows, self.attention(placed, placed, rows, padding))
+
+    def added(self, rows: Tensor, found: Tensor) -> Tensor:
+        """What follows attention, of rows [B, N, D] and what they found: [B, N, D]."""
         rows = self.norms[0](rows + self.dropout(found))
         out: Tensor = self.norms[1](rows + self.dropout(self.feed_forward(rows)))
         return out
@@ -240,11 +247,72 @@ class ScaledEncoder(nn.Module):
 
     def forward(self, rows: Tensor, padding: Tensor, positions: Tensor) -> Tensor:
         """Rows [B, N, D], where they are padding, positions [B, T, D] of the first T: [B, N, D]."""
-        placed, rest = positions.shape[1], rows.shape[1] - positions.shape[1]
         for layer in self.layers:
-            scaled = positions * self.position_scale(rows[:, :placed])
-            rows = layer(rows, padding, F.pad(scaled, (0, 0, 0, rest)))
+            rows = layer(rows, padding, self._scaled(rows, positions))
         return rows
+
+    def contrasted(
+        self, frames: Tensor, positions: Tensor, tokens: Tensor, padding: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """The same frames read with several sentences, of which only the first's tokens are asked for.
+
+        What a layer does to frames before they meet a sentence is done once, and the last layer does
+        nothing to tokens that nobody reads.
+
+        Args:
+            frames: [B, T, D].
+            positions: [B, T, D].
+            tokens: [K, B, L, D] of K sentences each.
+            padding: [K * B, T + L], where frames and tokens are padding.
+
+        Returns:
+            [B, T + L, D] with the first sentences, and [(K - 1) * B, T, D] of frames with the others; None
+            where K is 1.
+        """
+        several, batch, placed = len(tokens), len(frames), frames.shape[1]
+        words = tokens.flatten(0, 1)
+        rows = torch.cat((frames.repeat(several, 1, 1), words), dim=1)
+        if several == 1:
+            return self(rows, padding, positions), None
+        own, others = slice(0, batch), slice(batch, None)
+        positions = positions.repeat(several, 1, 1)
+        for number, layer in enumerate(self.layers):
+            assert isinstance(layer, EncoderLayer)
+            attention = layer.attention
+            if number == 0:
+                asking = frames + self._scaled(frames, positions[own])
+                parts = (asking, words, 0, 2), (frames, words, 2, 3)
+                query_key, value = (
+                    torch.cat(
+                        (
+                            attention.projected(seen, first, last).repeat(several, 1, 1),
+                            attention.projected(read, first, last),
+                        ),
+                        dim=1,
+                    )
+                    for seen, read, first, last in parts
+                )
+            else:
+                query_key = attention.projected(rows + self._scaled(rows, positions), 0, 2)
+                value = attention.projected(rows, 2, 3)
+            query, key = query_key.chunk(2, dim=-1)
+            if number < len(self.layers) - 1:
+                rows = layer.added(rows, attention.attended(query, key, value, padding))
+                continue
+            memory, against = (
+                layer.added(
+                    rows[part, :count],
+                    attention.attended(query[part, :count], key[part], value[part], padding[part]),
+                )
+                for part, count in ((own, rows.shape[1]), (others, placed))
+            )
+        return memory, against
+
+    def _scaled(self, rows: Tensor, positions: Tensor) -> Tensor:
+        """Positions [B, T, D] of the first T rows [B, N, D], scaled by them; none behind: [B, N, D]."""
+        placed = positions.shape[1]
+        scaled = positions * self.position_scale(rows[:, :placed])
+        return F.pad(scaled, (0, 0, 0, rows.shape[1] - placed))
 
 
 class Decoder(nn.Module):
