@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -78,3 +79,11 @@ class Place(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"line {self.line} (qid {self.qid!r})" if self.line else f"qid {self.qid!r}"
+
+
+def clipped(
+    windows: Iterable[tuple[float, float]], duration: float
+) -> tuple[tuple[float, float], ...]:
+    """Windows in order and within the video; those of no length, or outside, are left out."""
+    found = ((max(min(window), 0.0), min(max(window), duration)) for window in windows)
+    return tuple((start, end) for start, end in found if start < end)

@@ -14,7 +14,7 @@ import numpy as np
 
 from vmr.data.annotations import read_queries
 from vmr.data.glove import tokenise
-from vmr.data.records import Query, Saliency
+from vmr.data.records import Query, Saliency, clipped
 from vmr.errors import InputError, VmrWarning
 from vmr.simulation.parameters import Simulation
 from vmr.simulation.randomness import generator
@@ -211,14 +211,6 @@ def _by_video(
             windows = clipped(query.windows or (), durations[query.video])
             found.setdefault(query.video, []).append(Timed(query.text, windows))
     return {video: tuple(timed) for video, timed in found.items()}
-
-
-def clipped(
-    windows: Iterable[tuple[float, float]], duration: float
-) -> tuple[tuple[float, float], ...]:
-    """Windows in order and within the video; those of no length, or outside, are left out."""
-    found = ((max(min(window), 0.0), min(max(window), duration)) for window in windows)
-    return tuple((start, end) for start, end in found if start < end)
 
 
 # ---- null corpora -------------------------------------------------------------------------------------
