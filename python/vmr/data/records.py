@@ -52,6 +52,8 @@ class Query(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             the file holds none (a test split, highlights alone).
         saliency: Scores of clips, where the file holds them.
         domain: The topic that the video belongs to (TVSum, YouTube Highlights).
+        neg_query_ids: The qids of its negative queries (:class:`vmr.data.negatives.NegativeQueries`),
+            where the file names them.
         line: Line of the file that the query was read from, counted from 1; for a file that is one
             JSON object, its place among the queries.
     """
@@ -63,6 +65,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     windows: tuple[tuple[float, float], ...] | None = None
     saliency: Saliency | None = None
     domain: str | None = None
+    neg_query_ids: tuple[int | str, ...] | None = None
     line: int = 0
 
 

@@ -19,7 +19,7 @@ from vmr.data.annotations import write_queries
 from vmr.data.lines import read_document
 from vmr.data.pack_spec import fill
 from vmr.data.packs import load_pack
-from vmr.data.records import Query
+from vmr.data.records import Query, clipped
 from vmr.encoding import SentenceVectors
 from vmr.errors import InputError, VmrWarning
 from vmr.progress import Progress, silent
@@ -28,7 +28,6 @@ from vmr.simulation.classes import Classes, pseudo_classes, timeline_classes
 from vmr.simulation.corpus import (
     TRAIN,
     Corpus,
-    clipped,
     make_corpus,
     negative_queries,
     permuted_windows,
