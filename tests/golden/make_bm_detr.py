@@ -20,11 +20,12 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from vmr.models.official.names import translated
+
 from tests.models import bm_detr_case as case
 from tests.models import detr_case
 from vmr.models.bm_detr import BMDETR
-from vmr.models.official.bm_detr import RULES
-from vmr.models.official.mapping import renamed
+from vmr.models.official.bm_detr import rules
 
 
 def official(folder: Path, model: BMDETR) -> tuple[nn.Module, nn.Module, dict[str, str]]:
@@ -59,10 +60,14 @@ def official(folder: Path, model: BMDETR) -> tuple[nn.Module, nn.Module, dict[st
     for name, value in changes.items():
         setattr(options, name, value)
     theirs, criterion = build_model(options)
-    names = renamed(theirs.state_dict(), RULES)
+    state = theirs.state_dict()
+    found = translated(state, rules(config), model, "theirs")
+    names = {
+        ours: next(name for name in state if state[name] is value) for ours, value in found.items()
+    }
     own = model.state_dict()
-    theirs.load_state_dict({name: own[ours] for name, ours in names.items()}, strict=False)
-    return theirs, criterion, {ours: name for name, ours in names.items()}
+    theirs.load_state_dict({name: own[ours] for ours, name in names.items()}, strict=False)
+    return theirs, criterion, names
 
 
 def sines(spans: Tensor, columns: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""A small BM-DETR that behaves as the published code, and a batch for it: tests and tests/golden use them."""
+"""A small BM-DETR that behaves as the published code, and a batch for it, for tests and tests/golden."""
 
 from __future__ import annotations
 

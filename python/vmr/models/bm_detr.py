@@ -471,9 +471,10 @@ class BMDETR(MomentModel):
 
 
 def _projected(projection: nn.Module, features: Tensor, mask: Tensor) -> Tensor:
-    """Features [..., N, X] as [..., N, d]; what stands where ``mask`` [..., N] is false changes nothing."""
+    """Features [..., N, X] as [..., N, d]; what stands where ``mask`` is false changes nothing."""
     if torch.is_grad_enabled():  # NaN in the padding would reach the gradients of weights
-        return projection(without_padding(features, mask))
+        clean: Tensor = projection(without_padding(features, mask))
+        return clean
     return without_padding(projection(features), mask)  # fewer numbers to go over
 
 
