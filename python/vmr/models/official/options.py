@@ -221,7 +221,7 @@ def feature_pack(options: Options, columns: int | None, who: str) -> Pack | None
     normalise = "none" if options.no_norm_vfeat else "l2"
     folders = {_short(folder): _last(folder) for folder in options.v_feat_dirs}
     if len(folders) < len(options.v_feat_dirs):
-        folders = {_last(folder): _last(folder) for folder in options.v_feat_dirs}
+        return None  # folders of the same name, in several places
     names = list(folders) + ([TEF] if time else [])
     files = {name: f"{folder}/{{vid}}.npz" for name, folder in folders.items()}
     if options.a_feat_dir is not None:
