@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from vmr.progress import Progress, Stopwatch, silent
 from vmr.video import VideoInfo, probe, sample_times, stream
 
 _CHUNK = 64  # frames that are encoded and kept together
+_SENTENCES = 256  # that are an entry of the cache: what a run loses at most when it is killed
 _MOST_ROWS = 1_000_000  # of a video: 11 days at a row a second
 
 
@@ -169,3 +171,55 @@ def encode_texts(reader: Encoder | SentenceEncoder, texts: Sequence[str]) -> Enc
     )
     tokens = reader.encode_tokens(given) if isinstance(reader, TokenEncoder) else None
     return EncodedTexts(pooled.astype(np.float32), tokens)
+
+
+class SentenceVectors(Mapping[str, NDArray[np.float32]]):
+    """What one encoder makes of sentences.
+
+    Args:
+        encoder: What reads them.
+        cache: Where their vectors are kept; whoever asks for the same sentences again encodes none.
+        progress: Is told how many of a batch are done.
+    """
+
+    def __init__(self, encoder: SentenceEncoder, cache: Cache | None, progress: Progress) -> None:
+        self._encoder = encoder
+        self._cache = cache
+        self._progress = progress
+        self._known: dict[str, NDArray[np.float32]] = {}
+
+    def add(self, texts: Iterable[str], what: str) -> None:
+        """Encodes those that are not known yet, by themselves.
+
+        An encoder may round a sentence differently beside longer ones, so texts that must not move
+        others are added in a call of their own.
+        """
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        for begin in range(0, len(new), _SENTENCES):
+            chunk = new[begin : begin + _SENTENCES]
+            self._known.update(zip(chunk, self._encoded(chunk), strict=True))
+            self._progress(f"encode {what}", min(begin + _SENTENCES, len(new)), len(new))
+
+    def _encoded(self, texts: list[str]) -> NDArray[np.float32]:
+        digest = hashlib.blake2b("\0".join(texts).encode(), digest_size=20).hexdigest()
+        key = Key("", "sentence vectors", self._encoder.name, digest)
+        found = self._cache.get(key) if self._cache is not None else None
+        if found is not None and len(found["vectors"]) == len(texts):
+            return found["vectors"].astype(np.float32)
+        vectors = self._encoder.encode(texts)
+        if self._cache is not None:
+            self._cache.put(key, {"vectors": vectors})
+        return vectors
+
+    def rows(self, texts: Iterable[str]) -> NDArray[np.float32]:
+        """The vectors [n, d] of added texts."""
+        return np.stack([self._known[text] for text in texts])
+
+    def __getitem__(self, text: str) -> NDArray[np.float32]:
+        return self._known[text]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known)
+
+    def __len__(self) -> int:
+        return len(self._known)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.ops import alignment_samples
+from tests.ops import alignment_samples, background_samples
 from tests.ops.sample import Sample
 from tests.ops.samples import DIFFERENTIABLE, DTYPES, SAMPLES, TOLERANCES
 from vmr import ops, reference
@@ -206,9 +206,10 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
     ]
     gradient = torch.randn(2, frames, generator=random)
     spans = torch.rand(900, 2, generator=random)
-    alignment = [
+    by_stem = [
         (name, sample.arguments)
-        for name, samples in alignment_samples.SAMPLES.items()
+        for stem in (alignment_samples.SAMPLES, background_samples.SAMPLES)
+        for name, samples in stem.items()
         for sample in samples(torch.float32, large=True)
     ]
     many = torch.rand(8, 20000, generator=random)
@@ -241,7 +242,7 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
             results += [convolved, spectrum]
             results += [torch.ops.vmr.large_conv2d_kept(image, weight, bias, valid, spectrum)]
             results += torch.ops.vmr.large_conv2d_backward(convolved, image, weight, valid, True)
-        for name, arguments in alignment:
+        for name, arguments in by_stem:
             results += outputs(operator(name)(*arguments))
         results += [torch.ops.vmr.vertex_loss(maps, *of_maps, False, True)]
         results += [torch.ops.vmr.vertex_loss_backward(maps[:, 0, 0], maps, *of_maps, True, True)]
@@ -262,6 +263,7 @@ WITH_ISA_VARIANTS = [
     "vertex_loss",
     "vertex_loss_backward",
     *alignment_samples.SAMPLES,
+    *background_samples.SAMPLES,
 ]
 
 

@@ -103,7 +103,8 @@ def read_queries(
     ==================== ==================================================================
     qvhighlights         JSON lines: qid, query, vid, duration (s); where known
                          relevant_windows (s), relevant_clip_ids (clips of 2 s) and
-                         saliency_scores. Also BM-DETR's and lighthouse's files, and own data
+                         saliency_scores, neg_query_ids. Also BM-DETR's and lighthouse's files,
+                         and own data
     tvsum                JSON lines with label; duration counts clips of 2 s
     youtube-highlights   JSON lines with label, match, clip, frames and fps
     activitynet          one object: video to duration, timestamps, sentences. ActivityNet
@@ -231,6 +232,8 @@ def _official(query: Query, *, with_windows: bool) -> dict[str, Any]:
         ]
     if query.domain is not None:
         row["domain"] = query.domain
+    if query.neg_query_ids is not None:
+        row["neg_query_ids"] = query.neg_query_ids
     return row
 
 

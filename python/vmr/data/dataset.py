@@ -38,6 +38,7 @@ class Item:
             there are none.
         anchor_video: [T, other width] of the anchor pack; None without one.
         anchor_pooled: [other dim] its sentence; likewise.
+        negative_text: [L', dim] tokens of the negative query; None where none was asked for.
     """
 
     query: Query
@@ -49,6 +50,7 @@ class Item:
     saliency: Tensor | None
     anchor_video: Tensor | None = None
     anchor_pooled: Tensor | None = None
+    negative_text: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,6 +72,8 @@ class Batch:
         has_saliency: [B] truth values.
         anchor_video: [B, T, other width] of the anchor pack; None without one.
         anchor_pooled: [B, other dim] its sentences; likewise.
+        negative_text: [B, L', dim] tokens of each query's negative query; None where none was asked for.
+        negative_lengths: [B] tokens of these; likewise.
     """
 
     queries: tuple[Query, ...]
@@ -86,6 +90,8 @@ class Batch:
     has_saliency: Tensor
     anchor_video: Tensor | None = None
     anchor_pooled: Tensor | None = None
+    negative_text: Tensor | None = None
+    negative_lengths: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -180,22 +186,27 @@ class MomentDataset(Dataset[Item]):
     def __len__(self) -> int:
         return len(self.queries)
 
-    def __getitem__(self, index: int) -> Item:
+    def __getitem__(self, index: int | tuple[int, int]) -> Item:
         """The features of a query.
 
+        Args:
+            index: The query's place; or that and the place of the query whose sentence stands against
+                it (:class:`vmr.data.negatives.NegativeQueries`).
+
         Raises:
-            InputError: As :meth:`vmr.FeaturePack.video` and :meth:`vmr.FeaturePack.text`.
+            InputError: As :meth:`vmr.FeaturePack.video` and :meth:`vmr.FeaturePack.text`; or a negative
+                query is asked for, and the pack has no tokens.
         """
-        query = self.queries[index]
+        place, negative = index if isinstance(index, tuple) else (index, None)
+        query = self.queries[place]
         video = self._video(self.pack, query)
-        spec = self.pack.spec
-        has_tokens = spec.glove is not None or (spec.text is not None and spec.text.key is not None)
         return Item(
             query=query,
             # A copy: what is done to an item leaves the next one of the video alone.
             video=video.clone(),
             row_seconds=self.pack.row_seconds(len(video), query.duration),
-            text=torch.from_numpy(self.pack.text(query)) if has_tokens else None,
+            text=self._text(place) if self.pack.has_tokens else None,
+            negative_text=self._text(negative) if negative is not None else None,
             pooled=torch.from_numpy(self.pack.pooled_text(query)) if self.pooled else None,
             windows=torch.tensor(query.windows or (), dtype=torch.float32).reshape(-1, 2),
             saliency=self._saliency(query, len(video)),
@@ -228,6 +239,9 @@ class MomentDataset(Dataset[Item]):
             "anchor_pooled": torch.from_numpy(pooled),
         }
 
+    def _text(self, place: int) -> Tensor:
+        return torch.from_numpy(self.pack.text(self.queries[place]))
+
     def _video(self, pack: FeaturePack, query: Query) -> Tensor:
         place = pack, query.video, query.duration
         if place not in self._videos:
@@ -255,18 +269,20 @@ def collate(items: Sequence[Item], *, rows: int = 0, tokens: int = 0) -> Batch:
     Args:
         items: At least one.
         rows: T is at least this, so that batches may be of one shape.
-        tokens: L likewise, where there is text.
+        tokens: L and L' likewise, where there is text.
 
     Raises:
-        InputError: There is no item, or some have text and others none.
+        InputError: There is no item, or some have text, or a negative query, and others none.
     """
     if not items:
         raise InputError("collate: expected at least one item, got none")
     texts = [item.text for item in items]
     pooled = [item.pooled for item in items]
+    negatives = [item.negative_text for item in items]
     anchors = [item.anchor_video for item in items]
     asked = [item.anchor_pooled for item in items]
     videos = [item.video for item in items]
+    any_negative = any(text is not None for text in negatives)
     saliency = [
         torch.zeros(len(item.video)) if item.saliency is None else item.saliency for item in items
     ]
@@ -285,6 +301,8 @@ def collate(items: Sequence[Item], *, rows: int = 0, tokens: int = 0) -> Batch:
         has_saliency=torch.tensor([item.saliency is not None for item in items]),
         anchor_video=_padded(_all(anchors), rows) if anchors[0] is not None else None,
         anchor_pooled=torch.stack(_all(asked)) if asked[0] is not None else None,
+        negative_text=_padded(_all(negatives), tokens) if any_negative else None,
+        negative_lengths=torch.tensor(list(map(len, _all(negatives)))) if any_negative else None,
     )
 
 

@@ -38,6 +38,7 @@ class Row(msgspec.Struct):
     relevant_clip_ids: tuple[int, ...] | None = None
     saliency_scores: tuple[tuple[float, ...], ...] | None = None
     domain: str | None = None
+    neg_query_ids: tuple[int | str, ...] | None = None
     label: Any = UNSET
 
     def keys(self) -> int:
@@ -48,6 +49,7 @@ class Row(msgspec.Struct):
             + (self.relevant_clip_ids is not None)
             + (self.saliency_scores is not None)
             + (self.domain is not None)
+            + (self.neg_query_ids is not None)
         )
 
 
@@ -220,6 +222,7 @@ def query_of_row(row: Row, line: int) -> Query:
         windows=windows,  # type: ignore[arg-type]
         saliency=saliency,
         domain=row.domain,
+        neg_query_ids=row.neg_query_ids,
         line=line,
     )
 

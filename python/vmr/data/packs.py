@@ -129,6 +129,12 @@ class FeaturePack:
         """
         return tuple((name, 2 if name == TEF else self._dim(name)) for name in self.spec.columns)
 
+    @property
+    def has_tokens(self) -> bool:
+        """Whether :meth:`text` gives tokens of a sentence."""
+        text = self.spec.text
+        return self.spec.glove is not None or (text is not None and text.key is not None)
+
     def columns_like(self, wanted: int, source: str | None = None) -> tuple[int, int]:
         """First column and width of the source that lies in the sentence's space.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -51,6 +52,8 @@ class Query(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             the file holds none (a test split, highlights alone).
         saliency: Scores of clips, where the file holds them.
         domain: The topic that the video belongs to (TVSum, YouTube Highlights).
+        neg_query_ids: The qids of its negative queries (:class:`vmr.data.negatives.NegativeQueries`),
+            where the file names them.
         line: Line of the file that the query was read from, counted from 1; for a file that is one
             JSON object, its place among the queries.
     """
@@ -62,6 +65,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     windows: tuple[tuple[float, float], ...] | None = None
     saliency: Saliency | None = None
     domain: str | None = None
+    neg_query_ids: tuple[int | str, ...] | None = None
     line: int = 0
 
 
@@ -78,3 +82,11 @@ class Place(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"line {self.line} (qid {self.qid!r})" if self.line else f"qid {self.qid!r}"
+
+
+def clipped(
+    windows: Iterable[tuple[float, float]], duration: float
+) -> tuple[tuple[float, float], ...]:
+    """Windows in order and within the video; those of no length, or outside, are left out."""
+    found = ((max(min(window), 0.0), min(max(window), duration)) for window in windows)
+    return tuple((start, end) for start, end in found if start < end)

@@ -125,7 +125,8 @@ class AttentivePooling(nn.Module):
             self.project = nn.Sequential(nn.Linear(columns, columns), nn.Linear(columns, outputs))
 
     def forward(self, rows: Tensor, lengths: Tensor) -> Tensor:
-        """Rows [B, N, d] of which ``lengths`` [B] count: [B, C]."""
+        """Rows [B, N, d] of which ``lengths`` [B] count: [B, C]; half precision as float32."""
+        rows = widened(rows)
         pooled = ops.attentive_pool(rows, self.scores(rows).squeeze(-1), lengths)
         found: Tensor = self.project(pooled)
         return found
@@ -258,14 +259,13 @@ class BMDETR(MomentModel):
             video_lengths = torch.cat((video_lengths, video_lengths[shift.of]))
         passes = len(video_lengths)
         frame_mask = row_mask(video_lengths, rows)
-        frames = without_padding(self.video_projection(video), frame_mask)
-        tokens = self.text_projection(words)
+        frames = _projected(self.video_projection, video, frame_mask)
+        tokens = _projected(self.text_projection, words, row_mask(word_lengths, words.shape[2]))
         if shift is not None:  # copies have the sentences of what they are copies of
             tokens = torch.cat((tokens, tokens[:, shift.of]), dim=1)
             word_lengths = torch.cat((word_lengths, word_lengths[:, shift.of]), dim=1)
         positions = sine_positions(video_lengths, rows, config.hidden)
         token_mask = row_mask(word_lengths.flatten(), tokens.shape[2])
-        tokens = without_padding(tokens, token_mask.view(tokens.shape[:3]))
         seen_mask = frame_mask.repeat(len(tokens), 1)
         padding = ~torch.cat((seen_mask, token_mask), dim=1)
         # Eqs. 2 and 3, of queries and negative queries in one batch.
@@ -464,11 +464,20 @@ class BMDETR(MomentModel):
         config, queries = self.config, len(batch)
         extents = batch.video_lengths * batch.row_seconds
         if config.answer_extent == "duration":
-            extents = batch.durations.clamp(max=config.longest)
+            longest = torch.inf if config.longest is None else config.longest
+            extents = batch.durations.clamp(max=longest)
         spans = ops.cxw_to_span(outputs.spans[-1, :queries].float()) * extents[:, None, None]
         scores = outputs.logits[-1, :queries].float().softmax(dim=-1)[..., FOREGROUND]
         saliency = outputs.saliency[:queries]
         return predictions(batch, spans, scores, row_scores=saliency, round_to=config.round_to)
+
+
+def _projected(projection: nn.Module, features: Tensor, mask: Tensor) -> Tensor:
+    """Features [..., N, X] as [..., N, d]; what stands where ``mask`` is false changes nothing."""
+    if torch.is_grad_enabled():  # NaN in the padding would reach the gradients of weights
+        clean: Tensor = projection(without_padding(features, mask))
+        return clean
+    return without_padding(projection(features), mask)  # fewer numbers to go over
 
 
 def _stacked(sentences: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

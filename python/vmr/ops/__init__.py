@@ -20,6 +20,12 @@ from vmr.ops.alignment import (
     frame_alignment,
     gram_matrix,
 )
+from vmr.ops.background import (
+    attentive_pool,
+    frame_attention,
+    margin_loss,
+    probability_loss,
+)
 from vmr.ops.detection import top_points, vertex_loss
 from vmr.ops.detection_conv import kernel_spectrum, large_conv2d, spectrum_size
 from vmr.ops.granular import granular_proposals, granular_scores
@@ -31,13 +37,17 @@ __all__ = [
     "aligned_similarity",
     "anchor_segment",
     "attention_pool",
+    "attentive_pool",
     "cxw_to_span",
     "frame_alignment",
+    "frame_attention",
     "gram_matrix",
     "granular_proposals",
     "granular_scores",
     "kernel_spectrum",
     "large_conv2d",
+    "margin_loss",
+    "probability_loss",
     "span_giou",
     "span_iou",
     "span_nms",

@@ -35,7 +35,12 @@ Function = Callable[..., Any]
 
 
 def register(
-    name: str, *, reference: Function, fake: Function, backward: Function | None = None
+    name: str,
+    *,
+    reference: Function,
+    fake: Function,
+    backward: Function | None = None,
+    kept: int = 0,
 ) -> None:
     """Register what the compiled library does not say about the operator ``vmr::name``.
 
@@ -47,6 +52,9 @@ def register(
         backward: the gradients of the inputs, given ``(context, *output gradients)`` where
             ``context.saved_tensors`` are the tensors and ``context.settings`` the other arguments, in
             the schema's order. None for an operator without a derivative.
+        kept: how many of the last outputs are made for ``backward`` alone. They follow the tensors in
+            ``context.saved_tensors``, are not differentiable, and of the output gradients those that
+            nobody asked for are then None.
 
     Under autocast every operator of vmr runs in float32: half and bfloat16 arguments are cast up.
     First derivatives only.
@@ -59,7 +67,7 @@ def register(
         torch.library.register_autocast(operator, device, torch.float32)
     if backward is not None:
         torch.library.register_autograd(
-            operator, once_differentiable(backward), setup_context=_save_inputs
+            operator, once_differentiable(backward), setup_context=_save(kept)
         )
 
 
@@ -74,6 +82,14 @@ def call(operator: Function, *arguments: Any) -> Any:
         return operator(*arguments)
 
 
-def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    ctx.save_for_backward(*(value for value in inputs if isinstance(value, torch.Tensor)))
-    ctx.settings = tuple(value for value in inputs if not isinstance(value, torch.Tensor))
+def _save(kept: int) -> Function:
+    def save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        results = output[-kept:] if kept else ()
+        tensors = (value for value in inputs if isinstance(value, torch.Tensor))
+        ctx.save_for_backward(*tensors, *results)
+        ctx.settings = tuple(value for value in inputs if not isinstance(value, torch.Tensor))
+        if kept:
+            ctx.mark_non_differentiable(*results)
+            ctx.set_materialize_grads(False)
+
+    return save

@@ -15,8 +15,8 @@ def frame_attention(
     lengths: Tensor,
     negative: Tensor,
     official_padding: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Eqs. 5 to 8: v', p, P(f | Q+), o; and the hidden layer of the matcher, first of v+, then of v-.
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Eqs. 5 to 8: v', p, P(f | Q+), o; and the matcher's hidden layers, of v+ and of v-.
 
     ``negative`` is [0, N, D] where there is no negative query.
     """
@@ -32,12 +32,13 @@ def frame_attention(
     against, negative_hidden = match(negative)
     joint = positive * (1 - against) if len(negative) else positive  # eq. 6
     joint, positive = (torch.where(valid, x, 0.0) for x in (joint, positive))
-    counted = joint if official_padding else joint.masked_fill(~valid, -torch.inf)
-    attention = counted.softmax(dim=1)  # eq. 7
-    rows = frames if official_padding else torch.where(valid[..., None], frames, 0.0)
-    attended = attention[..., None] * widened(rows)  # eq. 8
+    counted = valid | official_padding
+    attention = joint.masked_fill(~counted, -torch.inf).softmax(dim=1)  # eq. 7
+    attention = torch.where(counted, attention, 0.0)
+    rows = torch.where(counted[..., None], widened(frames), 0.0)
+    attended = torch.where(counted[..., None], attention[..., None] * rows, 0.0)  # eq. 8
     found = tuple(x.to(frames.dtype) for x in (attended, joint, positive, attention))
-    return found[0], found[1], found[2], found[3], torch.cat((hidden, negative_hidden))
+    return found[0], found[1], found[2], found[3], hidden, negative_hidden
 
 
 def frame_attention_backward(
@@ -51,15 +52,17 @@ def frame_attention_backward(
     lengths: Tensor,
     negative: Tensor,
     hidden: Tensor,
+    negative_hidden: Tensor,
     official_padding: bool,
 ) -> tuple[Tensor, ...]:
-    """The gradients of frames, both weights and negative; here without the kept hidden layer."""
+    """The gradients of frames, both weights and negative; here without the kept hidden layers."""
     output_gradients = (
         attended_gradients,
         joint_gradients,
         positive_gradients,
         attention_gradients,
         torch.zeros_like(hidden),
+        torch.zeros_like(negative_hidden),
     )
     inputs = (frames, hidden_weight, score_weight, lengths, negative)
     return gradients(frame_attention, output_gradients, inputs, official_padding)

@@ -8,9 +8,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from vmr.data.records import Query
+from vmr.data.records import Query, clipped
 from vmr.progress import Progress
-from vmr.simulation.corpus import clipped
 from vmr.simulation.parameters import Simulation
 from vmr.simulation.queries import QueryViews
 from vmr.simulation.randomness import generator

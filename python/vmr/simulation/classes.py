@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmr.data.lines import decode_json, read_document
+from vmr.data.records import clipped
 from vmr.errors import InputError
-from vmr.simulation.corpus import TRAIN, Corpus, clipped
+from vmr.simulation.corpus import TRAIN, Corpus
 from vmr.simulation.parameters import Simulation
 from vmr.simulation.vectors import Array, k_means, unit
 

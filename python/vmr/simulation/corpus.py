@@ -14,7 +14,8 @@ import numpy as np
 
 from vmr.data.annotations import read_queries
 from vmr.data.glove import tokenise
-from vmr.data.records import Query, Saliency
+from vmr.data.negatives import apart
+from vmr.data.records import Query, Saliency, clipped
 from vmr.errors import InputError, VmrWarning
 from vmr.simulation.parameters import Simulation
 from vmr.simulation.randomness import generator
@@ -213,14 +214,6 @@ def _by_video(
     return {video: tuple(timed) for video, timed in found.items()}
 
 
-def clipped(
-    windows: Iterable[tuple[float, float]], duration: float
-) -> tuple[tuple[float, float], ...]:
-    """Windows in order and within the video; those of no length, or outside, are left out."""
-    found = ((max(min(window), 0.0), min(max(window), duration)) for window in windows)
-    return tuple((start, end) for start, end in found if start < end)
-
-
 # ---- null corpora -------------------------------------------------------------------------------------
 
 
@@ -282,9 +275,14 @@ def negative_queries(
     of_video: dict[str, list[Query]] = {}
     for query in queries:
         of_video.setdefault(query.video, []).append(query)
+    related = {
+        query.qid: [peers[place].qid for place in np.flatnonzero(row)]
+        for peers in of_video.values()
+        for query, row in zip(peers, apart(peers), strict=True)
+    }
     result: dict[int | str, tuple[int | str, ...]] = {}
     for query in queries:
-        found = [other.qid for other in of_video[query.video] if _apart(query, other)]
+        found = related[query.qid]
         if unrelated and found:
             rng = generator(seed, "unrelated", split, query.qid)
             drawn = (queries[place] for place in rng.permutation(len(queries)))
@@ -292,17 +290,3 @@ def negative_queries(
             found = list(itertools.islice(others, len(found)))
         result[query.qid] = tuple(found)
     return result
-
-
-def _apart(query: Query, other: Query) -> bool:
-    """Whether two queries mean different parts: the best IoU of their windows is below 0.5."""
-    if query.qid == other.qid:
-        return False
-    mine = clipped(query.windows or (), query.duration)
-    theirs = clipped(other.windows or (), query.duration)
-    for start, end in mine:
-        for begin, stop in theirs:
-            shared = min(end, stop) - max(start, begin)
-            if shared > 0 and shared / (max(end, stop) - min(start, begin)) >= 0.5:
-                return False
-    return True

@@ -19,7 +19,8 @@ from vmr.data.annotations import write_queries
 from vmr.data.lines import read_document
 from vmr.data.pack_spec import fill
 from vmr.data.packs import load_pack
-from vmr.data.records import Query
+from vmr.data.records import Query, clipped
+from vmr.encoding import SentenceVectors
 from vmr.errors import InputError, VmrWarning
 from vmr.progress import Progress, silent
 from vmr.simulation.calibration import Calibration, calibrate
@@ -27,13 +28,11 @@ from vmr.simulation.classes import Classes, pseudo_classes, timeline_classes
 from vmr.simulation.corpus import (
     TRAIN,
     Corpus,
-    clipped,
     make_corpus,
     negative_queries,
     permuted_windows,
     read_split,
 )
-from vmr.simulation.embedding import Vectors
 from vmr.simulation.folder import GLOVE, TEXT, VIDEO, Folder, fingerprint, packs
 from vmr.simulation.narrations import GENERIC, Narration, Source, narrate
 from vmr.simulation.parameters import Simulation
@@ -175,8 +174,8 @@ class _Run:
         self._simulation = simulation
         self._progress = progress
         self._train = [query.text for query in corpus.splits[TRAIN]]
-        self._seen = Vectors(encoders[0], cache, progress)
-        self._read = Vectors(encoders[1], cache, progress)
+        self._seen = SentenceVectors(encoders[0], cache, progress)
+        self._read = SentenceVectors(encoders[1], cache, progress)
         self._encode()
         self._mean = self._seen.rows(self._train).mean(axis=0)
         latents = self._latents(self._train)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from vmr.data.glove import tokenise
 from vmr.data.records import Query
-from vmr.simulation.embedding import Vectors
+from vmr.encoding import SentenceVectors
 from vmr.simulation.parameters import Simulation
 from vmr.simulation.randomness import generator
 from vmr.simulation.vectors import Array, View, noise, ridge, unit
@@ -34,7 +34,7 @@ class QueryViews:
     """
 
     def __init__(
-        self, vectors: Vectors, train: list[str], latents: Array, simulation: Simulation
+        self, vectors: SentenceVectors, train: list[str], latents: Array, simulation: Simulation
     ) -> None:
         self._simulation = simulation
         self._vectors = vectors

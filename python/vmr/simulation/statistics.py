@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmr.data.packs import FeaturePack
-from vmr.data.records import Query
+from vmr.data.records import Query, clipped
 from vmr.progress import Progress
 from vmr.simulation.calibration import Calibration, inside
-from vmr.simulation.corpus import clipped
 from vmr.simulation.narrations import Source
 from vmr.simulation.parameters import Simulation
 from vmr.simulation.randomness import generator

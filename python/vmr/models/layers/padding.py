@@ -29,12 +29,12 @@ def check_lengths(what: str, lengths: Tensor, count: int) -> None:
 
 
 def row_mask(lengths: Tensor, rows: int) -> Tensor:
-    """Which rows are no padding: [B, rows] truth values, of lengths [B]."""
-    return torch.arange(rows, device=lengths.device) < lengths[:, None]
+    """Which rows are no padding: [..., rows] truth values, of lengths [...]."""
+    return torch.arange(rows, device=lengths.device) < lengths[..., None]
 
 
 def without_padding(features: Tensor, mask: Tensor) -> Tensor:
-    """Features [B, N, D] with zeros where ``mask`` [B, N] is false, whatever stood there.
+    """Features [..., N, D] with zeros where ``mask`` [..., N] is false, whatever stood there.
 
     A product with the mask would keep NaN.
     """

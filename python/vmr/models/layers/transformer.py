@@ -276,8 +276,8 @@ class ScaledEncoder(nn.Module):
             padding: [K * B, T + L], where frames and tokens are padding.
 
         Returns:
-            [B, T + L, D] with the first sentences, and [(K - 1) * B, T, D] of frames with the others; None
-            where K is 1.
+            [B, T + L, D] with the first sentences, and [(K - 1) * B, T, D] of frames with the others;
+            None where K is 1.
         """
         several, batch, placed = len(tokens), len(frames), frames.shape[1]
         words = tokens.flatten(0, 1)

@@ -41,6 +41,12 @@ class Kind(NamedTuple):
 
 # By the kind of vmr's model; the first whose marks are all there counts.
 KINDS = {
+    "bm-detr": Kind(
+        "BM-DETR",
+        "minjoong507/BM-DETR",
+        ("FPM.0.weight", "transformer.decoder.ref_anchor_head.layers.0.weight"),
+        "vmr.models.official.bm_detr",
+    ),
     "qd-detr": Kind(
         "QD-DETR",
         "wjun0830/QD-DETR",

@@ -66,6 +66,35 @@ ENCODER_LAYER = {
 }
 """Parts of an encoder layer, theirs to vmr's; ``activation`` has a weight where it is a PReLU."""
 
+_DAB_LAYER = {
+    "sa_qcontent_proj": "query",
+    "sa_qpos_proj": "query_position",
+    "sa_kcontent_proj": "key",
+    "sa_kpos_proj": "key_position",
+    "sa_v_proj": "value",
+    "self_attn.out_proj": "out",
+    "ca_qcontent_proj": "cross_attention.query",
+    "ca_qpos_proj": "asked_position",
+    "ca_kcontent_proj": "cross_attention.key",
+    "ca_kpos_proj": "cross_attention.position_key",
+    "ca_v_proj": "cross_attention.value",
+    "cross_attn.out_proj": "cross_attention.out",
+    "linear1": "feed_forward.0",
+    "activation": "feed_forward.1",
+    "linear2": "feed_forward.3",
+    "norm1": "norms.0",
+    "norm2": "norms.1",
+    "norm3": "norms.2",
+}
+_DECODER = "transformer.decoder.layers.#"
+DAB_LAYERS = [
+    # What is added to all weights before a softmax changes none of them.
+    Rule(f"{_DECODER}.ca_kcontent_proj.bias", None),
+    Rule(f"{_DECODER}.ca_kpos_proj.bias", None),
+    *renamed(_DECODER, "decoder.layers.#", _DAB_LAYER),
+]
+"""The layers of a DAB-DETR decoder, but for ``ca_qpos_sine_proj``."""
+
 
 def projections(layers: int) -> list[Rule]:
     """The ways from features to the transformer, of so many layers each."""

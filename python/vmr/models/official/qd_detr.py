@@ -9,6 +9,7 @@ from vmr.data.pack_spec import ready_packs
 from vmr.models.official.names import Rule, renamed
 from vmr.models.official.options import Options, feature_pack, read_options, refuse, settled
 from vmr.models.official.plan import (
+    DAB_LAYERS,
     ENCODER_LAYER,
     UNREAD,
     UNSUPPORTED,
@@ -19,28 +20,6 @@ from vmr.models.official.plan import (
 )
 from vmr.models.official.reading import Released
 from vmr.models.qd_detr import QDDETRConfig
-
-DAB_LAYER = {
-    "sa_qcontent_proj": "query",
-    "sa_qpos_proj": "query_position",
-    "sa_kcontent_proj": "key",
-    "sa_kpos_proj": "key_position",
-    "sa_v_proj": "value",
-    "self_attn.out_proj": "out",
-    "ca_qcontent_proj": "cross_attention.query",
-    "ca_qpos_proj": "asked_position",
-    "ca_kcontent_proj": "cross_attention.key",
-    "ca_kpos_proj": "cross_attention.position_key",
-    "ca_v_proj": "cross_attention.value",
-    "cross_attn.out_proj": "cross_attention.out",
-    "linear1": "feed_forward.0",
-    "activation": "feed_forward.1",
-    "linear2": "feed_forward.3",
-    "norm1": "norms.0",
-    "norm2": "norms.1",
-    "norm3": "norms.2",
-}
-"""Parts of a layer of a DAB-DETR decoder, theirs to vmr's, but for ``ca_qpos_sine_proj``."""
 
 
 def plan(released: Released) -> Plan:
@@ -87,7 +66,7 @@ def rules(config: QDDETRConfig) -> list[Rule]:
             f"{decoder}.layers.#.ca_qpos_sine_proj.bias",
             "decoder.layers.#.cross_attention.sine.bias",
         ),
-        *renamed(f"{decoder}.layers.#", "decoder.layers.#", DAB_LAYER),
+        *DAB_LAYERS,
         Rule(f"{decoder}.norm.*", "decoder.norm.*"),
         Rule(
             f"{decoder}.ref_point_head.layers.0.weight",
