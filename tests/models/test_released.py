@@ -362,7 +362,11 @@ def test_the_pack_is_the_one_of_the_runs_folders() -> None:
     ready = ready_packs()["moment-detr-qvhighlights"]
     assert found is not None
     assert found.about == "QD-DETR on QVHighlights: slowfast, clip"
-    assert msgspec.structs.replace(found, about=ready.about, folders=ready.folders) == ready
+    for name, source in found.sources.items():
+        assert source.files[0] == ready.sources[name].files[0]
+        assert source.dim == ready.sources[name].dim
+    same_place = {"about": ready.about, "folders": ready.folders, "sources": ready.sources}
+    assert msgspec.structs.replace(found, **same_place) == ready
     alone = feature_pack(run_options(v_feat_dirs=SLOWFAST[1:]), 514, "QD-DETR")
     assert alone is not None
     assert alone.columns == ("clip", "tef")
@@ -386,6 +390,16 @@ def test_the_pack_of_folders_that_are_not_known() -> None:
     assert found.columns == ("x", "y")
     assert {source.dim for source in found.sources.values()} == {None}
     assert {source.normalise for source in found.sources.values()} == {"none"}
+
+
+def test_options_of_other_runs_name_their_data() -> None:
+    found = feature_pack(
+        run_options(v_feat_dirs=["f/vgg_features"], dset_name="charades"), 4098, "X"
+    )
+    assert found is not None
+    assert found.about == "X on Charades-STA: vgg"
+    assert found.sources["vgg"].files == ("vgg_features/{vid}.npz", "vgg_features/{vid}.npy")
+    assert found.sources["vgg"].dim == 4096
 
 
 def test_a_run_on_tvsum_has_its_pack(tmp_path: Path) -> None:
