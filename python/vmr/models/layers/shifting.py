@@ -42,7 +42,7 @@ def shiftable(batch: Batch, windows: Windows, rule: ShiftRule, below: float | No
     short = torch.ones_like(windows.counts, dtype=torch.bool)
     if below is not None:
         short = batch.durations < below
-    if rule == "published":
+    if rule == "published" or windows.spans.shape[1] == 0:
         return short & (windows.counts > 0)
     rows = moment_rows(windows, batch.video_lengths, "middle")[:, 0]
     spare = batch.video_lengths - (rows[:, 1] - rows[:, 0] + 1)
