@@ -403,6 +403,7 @@ def _file(folder: Path, text: str) -> Path:
 
 NUMBERS = st.floats(-1e6, 1e6) | st.integers(-9, 200).map(float)
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=12)
+NAMES = st.integers() | TEXTS
 
 
 @st.composite
@@ -415,7 +416,7 @@ def saliencies(draw: st.DrawFn, duration: float, annotators: int) -> vmr.Salienc
 
 @st.composite
 def queries_of_a_file(draw: st.DrawFn) -> list[vmr.Query]:
-    qids = draw(st.lists(st.integers() | TEXTS, min_size=1, max_size=4, unique=True))
+    qids = draw(st.lists(NAMES, min_size=1, max_size=4, unique=True))
     annotators = draw(st.integers(1, 3))
     queries = []
     for line, qid in enumerate(qids, 1):
@@ -428,6 +429,7 @@ def queries_of_a_file(draw: st.DrawFn) -> list[vmr.Query]:
             windows=draw(st.none() | st.lists(st.tuples(NUMBERS, NUMBERS), max_size=3).map(tuple)),
             saliency=draw(st.none() | saliencies(duration, annotators)),
             domain=draw(st.none() | TEXTS),
+            neg_query_ids=draw(st.none() | st.lists(NAMES, max_size=3).map(tuple)),
             line=line,
         )
         queries.append(query)

@@ -61,6 +61,11 @@ BAD = {
     "wrong type": (lines(ROW, row(duration="9")), r"line 2: expected `float`, got `str`.*duration"),
     "null": (lines(row(query=None)), r"line 1: expected `str`, got `null`.*\$\.query"),
     "qid": (lines(row(qid=1.5)), r"line 1: expected `int \| str`, got `float`.*qid"),
+    "negative qid": (
+        lines(ROW, row(qid=8, neg_query_ids=[7, 1.5])),
+        r"line 2: expected `int \| str`, got `float`.*neg_query_ids",
+    ),
+    "negative qids": (lines(row(neg_query_ids=7)), "line 1: expected `array.*neg_query_ids"),
     "missing key": (lines(ROW, without(SECOND, "vid")), "line 2: expected the keys.*vid missing"),
     "other keys": (lines({"name": "x"}), "line 1: expected the keys qid, query.*there are name"),
     "window of three": (lines(row(relevant_windows=[[0, 1, 0.9]])), "line 1: .*length 2.*windows"),

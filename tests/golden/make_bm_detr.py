@@ -20,12 +20,11 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from vmr.models.official.bm_detr import rules
-from vmr.models.official.names import translated
-
 from tests.models import bm_detr_case as case
 from tests.models import detr_case
 from vmr.models.bm_detr import BMDETR
+from vmr.models.official.bm_detr import rules
+from vmr.models.official.names import translated
 
 
 def official(folder: Path, model: BMDETR) -> tuple[nn.Module, nn.Module, dict[str, str]]:

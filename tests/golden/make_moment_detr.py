@@ -22,46 +22,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.models import detr_case
 from vmr.models.layers.targets import ranked_clips, relative_windows, rows_inside
 from vmr.models.moment_detr import MomentDETR
-
-# Their names for our modules; of an attention, its parameters have the same names.
-PREFIXES = {
-    "moment_queries": "query_embed.weight",
-    "label_head": "class_embed",
-    "saliency_head": "saliency_proj",
-    "slot_alignment": "contrastive_align_projection_query",
-    "token_alignment": "contrastive_align_projection_txt",
-    "decoder.norm": "transformer.decoder.norm",
-}
-OF_ENCODER = {
-    "attention": "self_attn", "norms.0": "norm1", "norms.1": "norm2",
-    "feed_forward.0": "linear1", "feed_forward.3": "linear2",
-}  # fmt: skip
-OF_DECODER = {
-    "self_attention": "self_attn", "cross_attention": "multihead_attn", "norms.0": "norm1",
-    "norms.1": "norm2", "norms.2": "norm3", "feed_forward.0": "linear1",
-    "feed_forward.3": "linear2",
-}  # fmt: skip
-OF_PROJECTION = {"0": "0.LayerNorm", "2": "0.net.1", "4": "1.LayerNorm", "6": "1.net.1"}
-OF_SPANS = {"0": "0", "2": "1", "4": "2"}
-
-
-def official_name(name: str) -> str:
-    """What the official model calls a parameter of vmr's."""
-    module, _, parameter = name.rpartition(".")
-    if name in PREFIXES:
-        return PREFIXES[name]
-    if module in PREFIXES:
-        return f"{PREFIXES[module]}.{parameter}"
-    first, _, rest = name.partition(".")
-    if first in ("encoder", "decoder"):
-        _, layer, inner = rest.split(".", 2)
-        names = OF_ENCODER if first == "encoder" else OF_DECODER
-        own = next(own for own in names if inner.startswith(f"{own}."))
-        return f"transformer.{first}.layers.{layer}.{names[own]}.{inner[len(own) + 1 :]}"
-    place, _, parameter = rest.partition(".")
-    if first == "span_head":
-        return f"span_embed.layers.{OF_SPANS[place]}.{parameter}"
-    return f"input_{first[:3].replace('tex', 'txt')}_proj.{OF_PROJECTION[place]}.{parameter}"
+from vmr.models.official.moment_detr import rules
+from vmr.models.official.names import their_name
 
 
 def official(folder: Path, model: MomentDETR) -> tuple[nn.Module, nn.Module]:
@@ -84,7 +46,8 @@ def official(folder: Path, model: MomentDETR) -> tuple[nn.Module, nn.Module]:
             eos_coef=0.1, temperature=0.07, saliency_margin=0.2,
         )
     )  # fmt: skip
-    weights = {official_name(name): value for name, value in model.state_dict().items()}
+    named = rules(config)
+    weights = {their_name(name, named): value for name, value in model.state_dict().items()}
     missing = theirs.load_state_dict(weights, strict=False)
     # Theirs has a positional encoding of tokens and a projection of frames that it does not use.
     assert not missing.unexpected_keys
@@ -157,7 +120,7 @@ def main() -> None:
         if name in criterion.weight_dict
     )
     total.backward()
-    gradients = dict(theirs.named_parameters())
+    gradients, named = dict(theirs.named_parameters()), rules(model.config)
     auxiliary = outputs["aux_outputs"][0]
     found = {
         "spans": torch.stack((auxiliary["pred_spans"], outputs["pred_spans"])),
@@ -171,7 +134,10 @@ def main() -> None:
         },
         # Behind one another, in the order of vmr's parameters.
         "gradients": torch.cat(
-            [gradients[official_name(name)].grad.flatten() for name, _ in model.named_parameters()]
+            [
+                gradients[their_name(name, named)].grad.flatten()
+                for name, _ in model.named_parameters()
+            ]
         ),
     }
     arrays = {name: value.detach().numpy() for name, value in found.items()}

@@ -29,6 +29,8 @@ SETTINGS = [
     "model.input_dropout=0",
     "model.contrastive_align=0.02",
     "model.batch_contrastive=0.5",
+    "training.one_query_a_video=true",
+    "data.negatives={rule: paper, encoder: features}",
 ]
 
 
@@ -119,6 +121,7 @@ def test_two_processes_are_one(config: str, tmp_path: Path, accumulate: int) -> 
     # Only one of them speaks.
     assert output.count("tiny, val") == 1
     assert errors.count("steps in") == 1
+    assert errors.count("negative queries (rule paper)") == 1
 
 
 @pytest.mark.slow

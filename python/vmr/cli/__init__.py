@@ -16,6 +16,7 @@ from typing import TextIO
 from vmr.cli import (
     cache,
     compare,
+    convert,
     data,
     doctor,
     evaluate,
@@ -58,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
         evaluate,
         data,
         features,
+        convert,
         models,
         cache,
         doctor,

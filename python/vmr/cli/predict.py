@@ -188,7 +188,7 @@ def _pack(model: MomentModel, options: argparse.Namespace) -> FeaturePack:
 
     if options.pack is not None:
         return load_pack(options.pack, options.features)
-    if model.about is None:
+    if model.about is None or model.about.pack is None:
         raise InputError(
             f"{options.checkpoint}: does not say what features it was trained on; add --pack (a ready "
             "one of vmr features list, or a YAML)"

@@ -91,6 +91,7 @@ def run(options: argparse.Namespace) -> int:
             command=typed_command(),
             watch=shown.watch,
             progress=shown.progress,
+            tell=shown.tell,
         )
     if not main:
         return 0

@@ -62,6 +62,11 @@ class TrainingProgress:
             return
         self._update(f"{self._name}: {stage} {done}/{total}")
 
+    def tell(self, line: str) -> None:
+        """Shows a line that stays."""
+        if self._is_main:
+            self._say(f"{self._name}: {line}")
+
     def _update(self, text: str, *, lasting: bool = False) -> None:
         """Shows where the run is; what lasts is a line of its own on a terminal too."""
         if self._live is not None:

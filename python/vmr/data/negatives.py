@@ -28,8 +28,8 @@ Embeddings = Callable[[Sequence[int]], "NDArray[np.float32]"]
 """Gives the unit vectors [n, D] of the sentences of n queries, named by their places."""
 
 IOU = 0.5
-# By all-MiniLM-L6-v2, two thirds of the sentences that Charades-STA has twice for one moment (IoU from
-# 0.9) are at least so similar, and 5% of those of moments that are apart.
+# By all-MiniLM-L6-v2, 73% of the pairs of sentences that Charades-STA has for one moment (IoU from 0.9)
+# are at least so similar, and 5% of those for moments that are apart.
 SIMILARITY = 0.7
 _LONG = 1e-2  # how far from 1 the length of a unit vector may be, which half precision rounds
 

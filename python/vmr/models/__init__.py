@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from vmr.errors import InputError
 from vmr.models.granalign import GranAlign
 from vmr.models.presets import options_of
 from vmr.models.registry import TRAINED
 from vmr.settings import nearest
+
+if TYPE_CHECKING:
+    from vmr.models.base import MomentModel
 
 _SYSTEMS = {"granalign": GranAlign}
 
@@ -38,3 +43,16 @@ def load(system: str, *, preset: str | None = None, **options: Any) -> GranAlign
         )
     ready = options_of(preset) if preset is not None else {}
     return _SYSTEMS[system](**{**ready, **options})
+
+
+def from_official(
+    path: str | os.PathLike[str],
+    opt: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+) -> MomentModel:
+    """A model from a checkpoint that the authors of a system released, whichever it is.
+
+    Arguments, result and errors are those of :func:`vmr.models.official.from_official`.
+    """
+    from vmr.models.base import MomentModel
+
+    return MomentModel.from_official(path, opt)

@@ -270,3 +270,18 @@ class MomentModel(
         stored.load_tensors(model, stored.read_tensors(folder), str(folder / stored.WEIGHTS))
         model.about = written.about
         return model.to(device).eval()
+
+    @classmethod
+    def from_official(
+        cls,
+        path: str | os.PathLike[str],
+        opt: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    ) -> MomentModel:
+        """A model from a checkpoint that the authors of a system released.
+
+        ``MomentModel.from_official`` takes that of any system that vmr knows; a subclass takes its own.
+        Arguments, result and errors are those of :func:`vmr.models.official.from_official`.
+        """
+        from vmr.models.official import from_official
+
+        return from_official(path, opt, wanted=cls)

@@ -125,7 +125,8 @@ class AttentivePooling(nn.Module):
             self.project = nn.Sequential(nn.Linear(columns, columns), nn.Linear(columns, outputs))
 
     def forward(self, rows: Tensor, lengths: Tensor) -> Tensor:
-        """Rows [B, N, d] of which ``lengths`` [B] count: [B, C]."""
+        """Rows [B, N, d] of which ``lengths`` [B] count: [B, C]; half precision as float32."""
+        rows = widened(rows)
         pooled = ops.attentive_pool(rows, self.scores(rows).squeeze(-1), lengths)
         found: Tensor = self.project(pooled)
         return found
@@ -463,7 +464,8 @@ class BMDETR(MomentModel):
         config, queries = self.config, len(batch)
         extents = batch.video_lengths * batch.row_seconds
         if config.answer_extent == "duration":
-            extents = batch.durations.clamp(max=config.longest)
+            longest = torch.inf if config.longest is None else config.longest
+            extents = batch.durations.clamp(max=longest)
         spans = ops.cxw_to_span(outputs.spans[-1, :queries].float()) * extents[:, None, None]
         scores = outputs.logits[-1, :queries].float().softmax(dim=-1)[..., FOREGROUND]
         saliency = outputs.saliency[:queries]

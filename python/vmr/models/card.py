@@ -8,6 +8,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 if TYPE_CHECKING:
     from vmr.models.base import MomentModel
+    from vmr.models.stored import About, Origin
 
 
 def model_card(model: MomentModel) -> str:
@@ -33,24 +34,51 @@ def model_card(model: MomentModel) -> str:
     if about is None:
         lines += ["", "What the weights were trained on is not known."]
     else:
-        lines += [
-            "",
-            "## Data",
-            "",
-            f"Features. {about.pack.about or 'see `about.pack` in config.json'}.",
-        ]
-        lines += [f"- {split}: {said}" for split, said in about.data.items()]
-        lines += ["", "## Metrics", ""]
-        lines += [f"Protocol {about.protocol}.", ""] if about.protocol else []
-        for split, metrics in about.metrics.items():
-            lines += [f"| {split} | |", "|---|---|"]
-            lines += [f"| {key} | {value} |" for key, value in metrics.items() if value is not None]
-            lines += [""]
-        lines += [
-            "## Command",
-            "",
-            f"    {about.command}",
-            "",
-            f"Seed {about.seed}; the weights have seen {about.steps:,} steps.",
-        ]
+        if about.pack is not None:
+            told = about.pack.about or "see `about.pack` in config.json"
+            lines += ["", "## Data", "", f"Features. {told}."]
+            lines += [f"- {split}: {said}" for split, said in about.data.items()]
+        lines += _trained(about) if about.origin is None else _released(about.origin)
     return str(ModelCard(f"---\n{head.to_yaml()}\n---\n\n" + "\n".join(lines) + "\n"))
+
+
+def _trained(about: About) -> list[str]:
+    """What vmr's own training reached, and how."""
+    lines = ["", "## Metrics", ""]
+    lines += [f"Protocol {about.protocol}.", ""] if about.protocol else []
+    for split, metrics in about.metrics.items():
+        lines += [f"| {split} | |", "|---|---|"]
+        lines += [f"| {key} | {value} |" for key, value in metrics.items() if value is not None]
+        lines += [""]
+    return [
+        *lines,
+        "## Command",
+        "",
+        f"    {about.command}",
+        "",
+        f"Seed {about.seed}; the weights have seen {about.steps:,} steps.",
+    ]
+
+
+def _released(origin: Origin) -> list[str]:
+    """Where weights come from that others trained."""
+    epoch = "" if origin.epoch is None else f", epoch {origin.epoch}"
+    return [
+        "",
+        "## Origin",
+        "",
+        f"Trained by the code of [{origin.code}](https://github.com/{origin.code}) and converted from "
+        f"`{origin.file}`{epoch}. The licence of the weights is theirs.",
+        "",
+        f"    sha256 {origin.sha256}",
+        "",
+        "Options of its run:",
+        "",
+        "| option | value |",
+        "|---|---|",
+        *(f"| {name} | {_cell(value)} |" for name, value in sorted(origin.options.items())),
+    ]
+
+
+def _cell(value: object) -> str:
+    return str(value).replace("|", "\\|").replace("\n", " ")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 # A model's module is imported when it is asked for.
 _MODELS = {
     "moment-detr": ("vmr.models.moment_detr", "MomentDETR"),
+    "qd-detr": ("vmr.models.qd_detr", "QDDETR"),
     "bm-detr": ("vmr.models.bm_detr", "BMDETR"),
     "afa-fsgd": ("vmr.models.afa_fsgd", "A2FAF2SGD"),
     "host": ("vmr.models.host", "PluginHost"),

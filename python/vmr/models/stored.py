@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +22,30 @@ FORMAT = 1
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 
 
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """Where weights come from that vmr did not train.
+
+    Attributes:
+        code: The repository that trained them, "owner/name" on GitHub.
+        file: Name of the file that was read.
+        sha256: Of its bytes.
+        options: Those of its run.
+        epoch: Of its run, from 0; None where the file does not say.
+    """
+
+    code: str
+    file: str
+    sha256: str
+    options: dict[str, Any] = {}
+    epoch: int | None = None
+
+
 class About(msgspec.Struct, frozen=True, kw_only=True):
     """What weights were trained on, and what they reached.
 
     Attributes:
         name: The training config's name.
-        pack: What the features are that the model was trained on.
+        pack: What the features are that the model was trained on; None where it is not known.
         anchor_pack: What the other model's features are that it looked for the anchor in; None without.
         data: What was trained, selected and tested on, by split.
         protocol: Of the metrics.
@@ -35,10 +53,11 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
         command: The command that trained them.
         steps: Optimiser steps that the weights have seen.
         seed: Of the run.
+        origin: Where they come from; None for what vmr trained.
     """
 
     name: str
-    pack: Pack
+    pack: Pack | None
     data: dict[str, str] = {}
     protocol: str | None = None
     metrics: dict[str, dict[str, float | None]] = {}
@@ -46,6 +65,7 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
     steps: int = 0
     seed: int = 0
     anchor_pack: Pack | None = None
+    origin: Origin | None = None
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
@@ -210,22 +230,28 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], where: str) ->
         InputError: Names or shapes differ.
     """
     own = model.state_dict()
-    missing = sorted(own.keys() - tensors.keys())
-    unknown = sorted(tensors.keys() - own.keys())
     wrong = [
         f"{name} is {list(tensors[name].shape)} instead of {list(own[name].shape)}"
         for name in own.keys() & tensors.keys()
         if own[name].shape != tensors[name].shape
     ]
-    if missing or unknown or wrong:
-        said = [
-            f"{what}: {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
-            for what, names in (
-                ("lacks", missing),
-                ("not of it", unknown),
-                ("shapes", sorted(wrong)),
-            )
-            if names
-        ]
-        raise InputError(f"{where}: the tensors are not those of the model; {'; '.join(said)}")
+    missing, unknown = own.keys() - tensors.keys(), tensors.keys() - own.keys()
+    if said := tensor_differences(missing, unknown, wrong):
+        raise InputError(f"{where}: the tensors are not those of the model; {said}")
     model.load_state_dict(dict(tensors))
+
+
+def tensor_differences(missing: Iterable[str], unknown: Iterable[str], wrong: Iterable[str]) -> str:
+    """What is not right about a set of tensors, as messages have it; nothing where all is.
+
+    Args:
+        missing: Names that are not there.
+        unknown: Names that nothing takes.
+        wrong: Names with their shapes, had and expected.
+    """
+    told = (("lacks", sorted(missing)), ("not of it", sorted(unknown)), ("shapes", sorted(wrong)))
+    return "; ".join(
+        f"{what}: {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
+        for what, names in told
+        if names
+    )

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from vmr.data.lines import read_document
+from vmr.data.negatives import IOU, SIMILARITY, Rule
 from vmr.errors import InputError
 from vmr.settings import convert, load_yaml, merged, nearest, override
 
@@ -20,6 +21,27 @@ VERSION = 1
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A part of a config: unknown keys are errors."""
+
+
+class NegativesConfig(_Part, frozen=True, kw_only=True):
+    """Which other query stands against each training query.
+
+    See :class:`vmr.data.negatives.NegativeQueries`.
+
+    Attributes:
+        rule: "paper" (of the same video, at other times, saying something else), "same_video" or
+            "other_video".
+        iou: Of the rule "paper": windows overlap less than this.
+        similarity: Likewise: the cosine of the sentences is below this; None leaves them unread.
+        encoder: What reads the sentences for it: a sentence encoder
+            (:func:`vmr.backends.load_sentence_encoder`), or "features" for the mean of the pack's own
+            tokens.
+    """
+
+    rule: Rule = "paper"
+    iou: float = IOU
+    similarity: float | None = SIMILARITY
+    encoder: str = "embedded"
 
 
 class DataConfig(_Part, frozen=True, kw_only=True):
@@ -41,6 +63,7 @@ class DataConfig(_Part, frozen=True, kw_only=True):
         durations: Lengths of the videos, where the annotations lack them (Charades-STA txt).
         skip_missing: Leaves queries without features out, instead of refusing to start.
         workers: Processes that read features.
+        negatives: Negative queries, for training alone; None for none.
     """
 
     root: str | None = None
@@ -54,6 +77,7 @@ class DataConfig(_Part, frozen=True, kw_only=True):
     durations: str | None = None
     skip_missing: bool = False
     workers: int = 0
+    negatives: NegativesConfig | None = None
 
 
 class Group(_Part, frozen=True, kw_only=True):
@@ -125,6 +149,7 @@ class TrainingConfig(_Part, frozen=True, kw_only=True):
     Attributes:
         epochs: Passes over the training queries.
         batch_size: Queries a step, over all processes and accumulated parts.
+        one_query_a_video: Whether no batch holds two queries of one video; none is left out for it.
         accumulate: Parts that a process cuts its share of a batch into, to save memory.
         optimiser: How the weights are moved.
         schedule: How the learning rate goes.
@@ -142,6 +167,7 @@ class TrainingConfig(_Part, frozen=True, kw_only=True):
 
     epochs: int
     batch_size: int = 32
+    one_query_a_video: bool = False
     accumulate: int = 1
     optimiser: OptimiserConfig = OptimiserConfig()
     schedule: ScheduleConfig = ScheduleConfig()
@@ -307,9 +333,11 @@ def _check(config: Config, where: str) -> None:
         config.training.optimiser,
         config.training.schedule,
     )
-    early = training.early_stopping
+    early, negatives = training.early_stopping, config.data.negatives
     rules: tuple[tuple[str, float | None, float, float], ...] = (
         ("data.workers", config.data.workers, 0, 1000),
+        ("data.negatives.iou", negatives.iou if negatives else None, 0, 1),
+        ("data.negatives.similarity", negatives.similarity if negatives else None, -1, 1),
         ("training.epochs", training.epochs, 0, 10**6),
         ("training.batch_size", training.batch_size, 1, 10**6),
         ("training.accumulate", training.accumulate, 1, training.batch_size),

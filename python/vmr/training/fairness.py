@@ -9,9 +9,8 @@ import msgspec
 
 from vmr.data.records import Query
 from vmr.errors import InputError
-from vmr.training.batches import EpochBatches
 from vmr.training.config import Config
-from vmr.training.setup import checked_protocol, set_up
+from vmr.training.setup import batches_of, checked_protocol, set_up
 
 MINIMUM_QUERIES = 1000
 TOLERANCE = 0.1
@@ -203,5 +202,4 @@ def _cost_differences(one: Side, other: Side, trial: Trial, ablation: bool) -> l
 
 def _steps(side: Side, trial: Trial) -> int:
     """How many steps a run of a trial has, unless it stops early."""
-    training = trial.config.training
-    return EpochBatches(len(side.queries["train"]), training.batch_size, training.epochs).steps
+    return batches_of(trial.config.training, side.queries["train"]).steps

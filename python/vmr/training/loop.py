@@ -6,7 +6,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import msgspec
@@ -30,11 +30,22 @@ from vmr.training.environment import deterministic, interruptible, reading, term
 from vmr.training.prediction import predict
 from vmr.training.results import RunResults, Status, Watch, unwatched
 from vmr.training.run_folder import LAST, RESULTS, Best, RunFolder, State
-from vmr.training.setup import Setup, beyond_features, checked_protocol, loader, set_up
+from vmr.training.setup import (
+    Setup,
+    batches_of,
+    beyond_features,
+    checked_protocol,
+    loader,
+    set_up,
+)
 
 _GOES_ON = "the same command goes on from there"
 _SECONDS_BETWEEN_LOOKS = 1.0
 _SECONDS_BETWEEN_PICTURES = 30.0
+
+
+def _mute(line: str) -> None:
+    """Tells nobody."""
 
 
 def train(
@@ -46,6 +57,7 @@ def train(
     command: str = "",
     watch: Watch = unwatched,
     progress: Progress = silent,
+    tell: Callable[[str], None] = _mute,
 ) -> RunResults:
     """Trains a model, or goes on with a run that was interrupted, and tests the best weights once.
 
@@ -62,7 +74,9 @@ def train(
         device: None takes a GPU where there is one.
         command: That repeats the run, for the model card.
         watch: Told how far the run is.
-        progress: Told how far an evaluation is.
+        progress: Told how far an evaluation is, or the reading of sentences for negative queries.
+        tell: Called with a line for people on the negative queries, and on batches that are smaller than
+            the config says.
 
     Raises:
         InputError: A file or setting is not right; the folder holds another run.
@@ -72,13 +86,13 @@ def train(
     """
     place = pick_device(device)
     with process_group(place), deterministic(config.training.deterministic), terminable():
-        setup = set_up(config)
+        setup = set_up(config, progress)
         # One process writes; what goes wrong there is raised in all.
         held: list[RunFolder] = []
         on_main(lambda: held.append(RunFolder(out, config, setup.inputs, command)))
         try:
             run = _Run(config, setup, held[0] if held else None, place)
-            run.command, run.watch, run.progress = command, watch, progress
+            run.command, run.watch, run.progress, run.tell = command, watch, progress, tell
             return run.go(test)
         except KeyboardInterrupt as stop:
             if stop.args:
@@ -95,6 +109,7 @@ class _Run:
     command = ""
     watch: Watch = staticmethod(unwatched)
     progress: Progress = staticmethod(silent)
+    tell: Callable[[str], None] = staticmethod(_mute)
 
     def __init__(
         self, config: Config, setup: Setup, folder: RunFolder | None, device: torch.device
@@ -138,6 +153,7 @@ class _Run:
             self._lines = self._state.lines
             self._clock.before = self._state.seconds
         if not self._state.ended:
+            self._describe(batches)
             self._steps(engine)
         return self._end(engine.evaluated, tests)
 
@@ -153,12 +169,24 @@ class _Run:
         return kept
 
     def _batches(self, start: int = 0) -> EpochBatches:
-        training = self.config.training
-        rank, world = rank_and_world()
-        return EpochBatches(
-            len(self.setup.train), training.batch_size, training.epochs, seed=training.seed,
-            start=start, rank=rank, world=world, accumulate=training.accumulate,
+        setup, (rank, world) = self.setup, rank_and_world()
+        return batches_of(
+            self.config.training, setup.train.queries, negatives=setup.negatives,
+            start=start, rank=rank, world=world,
         )  # fmt: skip
+
+    def _describe(self, batches: EpochBatches) -> None:
+        """Says of the batches what the config alone does not."""
+        if self._folder is None:
+            return
+        if self.setup.negatives is not None:
+            self.tell(self.setup.negatives.describe())
+        size = self.config.training.batch_size
+        if batches.per_epoch > -(-len(self.setup.train) // size):
+            self.tell(
+                f"one query a video: batches of {batches.largest} at most instead of {size}, since a "
+                f"video has {batches.per_epoch:,} queries"
+            )
 
     # ---- steps ----------------------------------------------------------------------------------------
 

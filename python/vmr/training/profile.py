@@ -10,11 +10,10 @@ from vmr.devices import pick_device
 from vmr.errors import InputError
 from vmr.progress import Stopwatch
 from vmr.tables import table
-from vmr.training.batches import EpochBatches
 from vmr.training.config import Config
 from vmr.training.engine import Engine
 from vmr.training.environment import reading
-from vmr.training.setup import loader, set_up
+from vmr.training.setup import batches_of, loader, set_up
 
 _WARM_UP = 5
 
@@ -43,10 +42,7 @@ def profile(
     setup.model.fit(setup.train)
     training = config.training
     epochs = -(-(steps + _WARM_UP) * training.batch_size // len(setup.train)) + 1
-    batches = EpochBatches(
-        len(setup.train), training.batch_size, epochs, seed=training.seed,
-        accumulate=training.accumulate,
-    )  # fmt: skip
+    batches = batches_of(training, setup.train.queries, epochs=epochs, negatives=setup.negatives)
     watch = Stopwatch()
     engine = Engine(setup.model, training, batches.steps, place, watch)
     read = loader(setup.train, batches, config, place)

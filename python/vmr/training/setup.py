@@ -14,8 +14,11 @@ import msgspec
 import torch
 from torch.utils.data import DataLoader
 
+from vmr.backends import load_sentence_encoder
+from vmr.cache import Cache
 from vmr.data.annotations import Queries, read_queries
 from vmr.data.dataset import Batch, Item, MomentDataset, collate
+from vmr.data.negatives import NegativeQueries, sentence_embeddings, token_embeddings
 from vmr.data.packs import FeaturePack, load_pack
 from vmr.data.records import Query
 from vmr.errors import InputError
@@ -23,9 +26,11 @@ from vmr.evaluation.predictions import Prediction
 from vmr.evaluation.scoring import evaluate
 from vmr.models.base import ModelConfig, MomentModel
 from vmr.models.registry import model_type
+from vmr.progress import Progress, silent
 from vmr.settings import convert, nearest
 from vmr.training.batches import EpochBatches
-from vmr.training.config import Config, DataConfig
+from vmr.training.config import Config, DataConfig, TrainingConfig
+from vmr.training.distributed import on_main
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,9 @@ class Setup:
         train: What is learned from.
         val: What chooses the best weights.
         test: What these are tested on; None where the config names none.
-        inputs: What the features are, and a hash of the queries that have some, by split.
+        negatives: What stands against each training query; None where the config asks for none.
+        inputs: What the features are, a hash of the queries that have some, by split, and one of the
+            negative queries.
         sources: Files and numbers of queries, by split.
     """
 
@@ -47,6 +54,7 @@ class Setup:
     train: MomentDataset
     val: MomentDataset
     test: MomentDataset | None
+    negatives: NegativeQueries | None
     inputs: Mapping[str, Any]
     sources: Mapping[str, str]
 
@@ -56,12 +64,17 @@ class Setup:
         return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
 
 
-def set_up(config: Config) -> Setup:
+def set_up(config: Config, progress: Progress = silent) -> Setup:
     """Opens the features and annotations of a config, and builds its model.
+
+    Args:
+        config: The run.
+        progress: Told how many sentences are read for the negative queries.
 
     Raises:
         InputError: A file is missing or not right, features are missing, or a hyper-parameter is
             unknown.
+        BackendError: The sentence encoder of the negative queries is not there.
     """
     data = config.data
     kind = model_type(str(config.model.get("kind")), "model.kind")
@@ -87,6 +100,9 @@ def set_up(config: Config) -> Setup:
         )
         inputs[split] = _content(sets[split].queries)
         sources[split] = f"{path.name}, {len(sets[split])} queries"
+    negatives = _negatives(data, sets["train"], progress)
+    if negatives is not None:
+        inputs["negatives"] = negatives.digest()
     if config.training.epochs and not any(query.windows for query in sets["train"].queries):
         raise InputError(f"data.train: {data.train}: has no windows to learn from")
     item = sets["train"][0]
@@ -97,8 +113,76 @@ def set_up(config: Config) -> Setup:
         train=sets["train"],
         val=sets["val"],
         test=sets.get("test"),
+        negatives=negatives,
         inputs=inputs,
         sources=sources,
+    )
+
+
+def _negatives(
+    data: DataConfig, train: MomentDataset, progress: Progress
+) -> NegativeQueries | None:
+    config = data.negatives
+    if config is None:
+        return None
+    if not train.pack.has_tokens:
+        raise InputError(
+            f"data.negatives: {train.pack.name}: has no tokens of sentences, which negative queries are "
+            "given by; take a pack that has some, or data.negatives=null"
+        )
+    if config.encoder == "features":
+        embeddings = token_embeddings(train.queries, train.pack, progress=progress)
+    else:
+        embeddings = sentence_embeddings(
+            train.queries,
+            lambda: load_sentence_encoder(config.encoder),
+            cache=Cache(),
+            progress=progress,
+        )
+    # One process reads the sentences, so that no rounding of another machine's makes other pools.
+    return on_main(
+        lambda: NegativeQueries(
+            train.queries,
+            config.rule,
+            iou=config.iou,
+            similarity=config.similarity,
+            embeddings=embeddings,
+            skipped=train.skipped,
+            where=f"data.train: {_path(data.train, data, 'train')}",
+        )
+    )
+
+
+def batches_of(
+    training: TrainingConfig,
+    queries: Sequence[Query],
+    *,
+    epochs: int | None = None,
+    negatives: NegativeQueries | None = None,
+    start: int = 0,
+    rank: int = 0,
+    world: int = 1,
+) -> EpochBatches:
+    """The batches that a config learns from.
+
+    Args:
+        training: The config's.
+        queries: To learn from.
+        epochs: None are the config's.
+        negatives: What stands against them.
+        start, rank, world: As for :class:`EpochBatches`.
+    """
+    return EpochBatches(
+        len(queries),
+        training.batch_size,
+        training.epochs if epochs is None else epochs,
+        seed=training.seed,
+        start=start,
+        rank=rank,
+        world=world,
+        accumulate=training.accumulate,
+        videos=[query.video for query in queries] if training.one_query_a_video else None,
+        negatives=negatives,
     )
 
 

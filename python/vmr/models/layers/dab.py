@@ -53,7 +53,7 @@ class PlacedAttention(nn.Module):
     with q what the slots ask, s their sine encoding projected, m and p the memory and its positions; the
     first layer's keys hold P p, those of later ones K m alone. No key and no value is ever made: with
     few slots it is cheaper to carry the slots to the memory, q . K m = (K^T q) . m, and to project what
-    they found. A key's bias adds the same to all weights of a slot, and is gone after the softmax.
+    they found. Keys have no bias: it would add the same to all weights of a slot before the softmax.
 
     Args:
         columns: D.
@@ -67,8 +67,8 @@ class PlacedAttention(nn.Module):
         self.heads, self.dropout, self.first = heads, dropout, first
         self.query = nn.Linear(columns, columns)
         self.sine = nn.Linear(columns, columns)
-        self.key = nn.Linear(columns, columns)
-        self.position_key = nn.Linear(columns, columns)
+        self.key = nn.Linear(columns, columns, bias=False)
+        self.position_key = nn.Linear(columns, columns, bias=False)
         self.value = nn.Linear(columns, columns)
         self.out = nn.Linear(columns, columns)
 

@@ -77,7 +77,8 @@ class Attention(nn.Module):
             queries: [B, Q, D].
             keys: [B, N, D].
             values: [B, N, D].
-            padding: [B, N], where keys and values are padding; None for nowhere.
+            padding: [B, N], where keys and values are padding; None for nowhere. [B, heads, Q, N] says
+                it for each query.
 
         Returns:
             [B, Q, D].
@@ -96,11 +97,13 @@ class Attention(nn.Module):
 
     def attended(self, query: Tensor, key: Tensor, value: Tensor, padding: Tensor | None) -> Tensor:
         """What projected queries find, [B, Q, D]."""
+        if padding is not None and padding.dim() == 2:
+            padding = padding[:, None, None]
         found = F.scaled_dot_product_attention(
             by_head(query, self.heads),
             by_head(key, self.heads),
             by_head(value, self.heads),
-            attn_mask=None if padding is None else ~padding[:, None, None],
+            attn_mask=None if padding is None else ~padding,
             dropout_p=self.dropout if self.training else 0.0,
         )
         out: Tensor = self.out_proj(found.transpose(1, 2).flatten(2))
@@ -195,11 +198,18 @@ class Encoder(nn.Module):
     """Encoder layers one after the other; arguments as of :class:`EncoderLayer`."""
 
     def __init__(
-        self, columns: int, heads: int, hidden: int, dropout: float, *, layers: int
+        self,
+        columns: int,
+        heads: int,
+        hidden: int,
+        dropout: float,
+        *,
+        layers: int,
+        activation: Activation = "relu",
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            EncoderLayer(columns, heads, hidden, dropout) for _ in range(layers)
+            EncoderLayer(columns, heads, hidden, dropout, activation) for _ in range(layers)
         )
         xavier(self)
 
