@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.training.corpus import write_config
+from vmr.data.pack_spec import list_packs
 from vmr.errors import InputError
+from vmr.evaluation.protocols import protocol_named
 from vmr.models.registry import model_type
 from vmr.settings import convert
 from vmr.training import list_configs, load_config
@@ -20,6 +22,12 @@ def test_ready_configs_are_right(name: str) -> None:
     assert config.about
     kind = model_type(config.model["kind"])
     convert(config.model, kind.config_type, name)
+    if config.data.pack is not None:
+        assert config.data.pack in list_packs()
+    protocol = protocol_named(config.evaluation.protocol or "qvhighlights")
+    known = dict(protocol.brief_without_highlights or protocol.brief)
+    reported = config.paper.metrics if config.paper else {}
+    assert {config.evaluation.metric, *reported} <= known.keys()
 
 
 def test_arguments_replace_settings(tmp_path: Path) -> None:
