@@ -64,7 +64,8 @@ def gradients(model: BMDETR) -> Tensor:
 @pytest.fixture(scope="module")
 def golden() -> dict[str, Tensor]:
     with np.load(GOLDEN) as file:
-        return {name: torch.from_numpy(file[name]) for name in file.files}
+        numbers = (name for name in file.files if "." in name)
+        return {name: torch.from_numpy(file[name]) for name in numbers}
 
 
 def official_pass(model: BMDETR, of: Batch, name: str) -> BMDETROutput:

@@ -53,7 +53,7 @@ def plan(released: Released) -> Plan:
         **{**sizes(options, shapes), "round_to": options.clip_length},
         **OFFICIAL,
         activation=options.transformer_activation,
-        contrastive_dim=shapes.contrastive_hdim or BMDETRConfig().contrastive_dim,
+        contrastive_dim=_rows(released, "contrastive_align_vid_proj.weight"),
         span_weight=options.span_loss_coef,
         giou_weight=options.giou_loss_coef,
         label_weight=options.label_loss_coef,
@@ -72,6 +72,12 @@ def plan(released: Released) -> Plan:
     if pack is not None and options.dset_name != "hl":
         pack = msgspec.structs.replace(pack, assumed=True)
     return Plan(config, rules(config), pack, options)
+
+
+def _rows(released: Released, name: str) -> int:
+    """Of a weight; where it lacks, that is said when the weights are filled in."""
+    found = released.tensors.get(name)
+    return 1 if found is None else len(found)
 
 
 OFFICIAL: dict[str, Any] = {
