@@ -113,7 +113,9 @@ def test_a_moment_goes_to_every_place() -> None:
             span, old = shift.spans[sample] * length, of.windows[sample, 0]
             assert float(span[1] - span[0]) == pytest.approx(float(old[1] - old[0]), abs=1e-4)
             moved = first - int(rows[sample, 0])
-            assert float(span[0] - old[0]) == pytest.approx(moved, abs=1e-4)
+            assert float(span[0] - old[0]) == pytest.approx(moved, abs=0.5)
+            assert float(span[0]) >= -1e-4
+            assert float(span[1]) <= length + 1e-4
     for sample in range(3):
         assert places[sample] == set(range(int(of.video_lengths[sample] - block[sample]) + 1))
 

@@ -78,6 +78,8 @@ def draw_shift(
         spans = torch.where((block < lengths)[:, None], numbers, spans)
     else:
         spans = spans + (target - first)[:, None] / counts
+        # Half a row at most hangs over an end: the span keeps its length.
+        spans = spans - spans[:, :1].clamp(max=0) - (spans[:, 1:] - 1).clamp(min=0)
     moved = torch.stack((target, target + block - 1), dim=1)
     return Shift(chosen, order, spans.clamp(0, 1), moved)
 
