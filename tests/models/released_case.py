@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from argparse import Namespace
 from pathlib import Path
@@ -58,8 +59,9 @@ def own_options(case: str, **changes: Any) -> Namespace:
     return Namespace(**{**found, "device": torch.device("cuda")})
 
 
+@functools.cache
 def state_dict(case: str) -> dict[str, Tensor]:
-    """Tensors with the names and shapes of the official model."""
+    """Tensors with the names and shapes of the official model; drawn once, and not to be changed."""
     with np.load(GOLDEN) as file:
         shapes: dict[str, list[int]] = json.loads(str(file[f"{case}.shapes"]))
     return {name: detr_case.weight(name, *shape) for name, shape in shapes.items()}
