@@ -57,9 +57,9 @@ def detr(folder: str, seconds: float, **more: Any) -> Layout:
                      "text": text, **more})  # fmt: skip
 
 
-def bm(folder: str, source: str, file: str, columns: int) -> Layout:
+def bm(folder: str, source: str, file: str, columns: int, seconds: float | None = 1) -> Layout:
     text = f"{folder}/clip_text_features/qid7.npz"
-    return Layout({source: [(f"{folder}/{file}", columns)]}, f"{source} tef", 1, text=text)
+    return Layout({source: [(f"{folder}/{file}", columns)]}, f"{source} tef", seconds, text=text)
 
 
 def emb(task: str, file: str) -> Layout:
@@ -128,6 +128,12 @@ LAYOUTS: dict[str, Layout] = {
     "bm-detr-charades-cd": bm("charades-CD_features", "i3d", f"i3d_features/{VID}.npy", 1024),
     "bm-detr-tacos": bm("tacos_features", "c3d", f"c3d_features/{VID}.avi.npy", 4096),
     "bm-detr-activitynet": bm("activitynet_features", "c3d", f"c3d_features/{VID}.npy", 500),
+    "bm-detr-tacos-spread": bm(
+        "tacos_features", "c3d", f"c3d_features/{VID}.avi.npy", 4096, None
+    ),
+    "bm-detr-activitynet-spread": bm(
+        "activitynet_features", "c3d", f"c3d_features/{VID}.npy", 500, None
+    ),
     "emb-charades": emb("charades", f"new/{VID}.npy"),
     "emb-activitynet": emb("activitynet", f"org/{VID}.npy"),
     "emb-tacos": emb("tacos", f"new/{VID}.avi.npy"),
@@ -262,7 +268,8 @@ def expected_video(layout: Layout, made: dict[str, list[Array]]) -> Array:
     parts = {}
     for name in layout.video:
         if layout.seconds is None and layout.most is not None:
-            parts[name] = emb_pool(made[name][0], layout.most).astype(np.float32)
+            pooled = emb_pool(made[name][0], layout.most).astype(np.float32)
+            parts[name] = unit(pooled) if layout.unit else pooled
             continue
         loaded = [array[: layout.most].astype(np.float32) for array in made[name]]
         joined = np.concatenate(loaded, axis=-1)

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from vmr.models.layers.a2fa import A2FA
     from vmr.models.layers.f2sgd import F2SGD
     from vmr.models.moment_detr import MomentDETR, MomentDETRConfig
+    from vmr.models.qd_detr import QDDETR, QDDETRConfig
     from vmr.models.retriever import Retriever
     from vmr.results import FrameScores, Result, Results
 
@@ -59,6 +60,7 @@ __all__ = [
     "A2FA",
     "A2FAF2SGD",
     "F2SGD",
+    "QDDETR",
     "A2FAF2SGDConfig",
     "BackendError",
     "CacheError",
@@ -77,6 +79,7 @@ __all__ = [
     "MomentModel",
     "PluginHost",
     "Prediction",
+    "QDDETRConfig",
     "Queries",
     "Query",
     "Result",
@@ -117,6 +120,8 @@ _LAZY = {
     "MomentModel": "vmr.models.base",
     "PluginHost": "vmr.models.host",
     "Prediction": "vmr.evaluation",
+    "QDDETR": "vmr.models.qd_detr",
+    "QDDETRConfig": "vmr.models.qd_detr",
     "Queries": "vmr.data.annotations",
     "Query": "vmr.data.records",
     "Result": "vmr.results",

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.training.corpus import write_config
+from vmr.data.pack_spec import list_packs
 from vmr.errors import InputError
+from vmr.evaluation.protocols import protocol_named
 from vmr.models.registry import model_type
 from vmr.settings import convert
 from vmr.training import list_configs, load_config
@@ -20,6 +22,12 @@ def test_ready_configs_are_right(name: str) -> None:
     assert config.about
     kind = model_type(config.model["kind"])
     convert(config.model, kind.config_type, name)
+    if config.data.pack is not None:
+        assert config.data.pack in list_packs()
+    protocol = protocol_named(config.evaluation.protocol or "qvhighlights")
+    known = dict(protocol.brief_without_highlights or protocol.brief)
+    reported = config.paper.metrics if config.paper else {}
+    assert {config.evaluation.metric, *reported} <= known.keys()
 
 
 def test_arguments_replace_settings(tmp_path: Path) -> None:
@@ -60,7 +68,7 @@ def test_a_base_is_changed_key_by_key(tmp_path: Path) -> None:
         ("training.epochs=many", r"training.epochs: expected `int`, got `str` \('many'\)"),
         ("training.lr=1", "unknown key training.lr; did you mean 'training.optimiser.lr'?"),
         ("training.schedule.kind=cosin",
-         "schedule.kind: expected one of .*linear; got 'cosin'; did you mean 'cosine'"),
+         "schedule.kind: expected one of .*linear, step; got 'cosin'; did you mean 'cosine'"),
         ("training.optimiser.groups=[{match: x, rl: 1}]",
          r"unknown key training.optimiser.groups.0.rl; known here: match, lr"),
         ("training.accumulate=9", "training.accumulate: expected 1 to 8, got 9"),
@@ -72,6 +80,9 @@ def test_a_base_is_changed_key_by_key(tmp_path: Path) -> None:
         ("training.early_stopping.patience=0", "patience: expected 1 to"),
         ("training.optimiser.betas=[1.5, 0.9]", "betas.0: expected 0 to 1, got 1.5"),
         ("training.optimiser.groups=[{match: x, lr: -1}]", "groups.0.lr: expected 0 to 1000"),
+        ("training.schedule.kind=step", "schedule.drops: expected shares of all steps.*got none"),
+        ("training.schedule={kind: step, drops: [0.4, 40]}", "drops.1: expected 0 to 1, got 40"),
+        ("training.schedule.drop_factor=10", "drop_factor: expected 0 to 1, got 10"),
         ("name=a/b", "name: expected the name of a folder"),
         ("data=3", "data: expected `object`, got `int`"),
     ],

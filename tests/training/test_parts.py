@@ -89,6 +89,29 @@ def test_schedules() -> None:
     assert all(0 < rate_factor(cosine, step, 100) <= 1 for step in range(100))
 
 
+@pytest.mark.parametrize(("epochs", "share"), [(100, 0.4), (100, 0.07), (7, 3 / 7)])
+@pytest.mark.parametrize("per_epoch", [1, 7, 388])
+def test_steps_drop_where_an_epoch_begins(epochs: int, share: float, per_epoch: int) -> None:
+    period = round(share * epochs)
+    drops = tuple(epoch / epochs for epoch in range(period, epochs, period))
+    config = ScheduleConfig(kind="step", drops=drops)
+    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimiser, period)
+    for epoch in range(epochs):
+        rate = optimiser.param_groups[0]["lr"]
+        for step in {0, per_epoch - 1}:
+            found = rate_factor(config, epoch * per_epoch + step, epochs * per_epoch)
+            assert found == pytest.approx(rate, rel=1e-12)
+        optimiser.step()
+        scheduler.step()
+
+
+def test_steps_after_a_warm_up() -> None:
+    config = ScheduleConfig(kind="step", warmup=2, drops=(0.75, 0.5), drop_factor=0.5)
+    factors = [rate_factor(config, step, 8) for step in range(8)]
+    assert factors == pytest.approx([1 / 3, 2 / 3, 1, 1, 0.5, 0.5, 0.25, 0.25])
+
+
 def test_a_rate_is_set_from_what_the_group_was_built_with() -> None:
     model = nn.Linear(2, 2)
     config = OptimiserConfig(lr=0.1, groups=(Group(match="bias", lr=0.01),))

@@ -1,15 +1,29 @@
-"""Results made up for pictures and pages."""
+"""Results made up for pictures and pages, and how the pictures are drawn."""
 
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from vmr.moments import Moment
 from vmr.results import FrameScores, Result
+
+ODD = "costs $\\foo$ 5\n한국어"
+
+
+def drawn(figure: Figure) -> Figure:
+    """The figure, which draws without a warning."""
+    canvas = FigureCanvasAgg(figure)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        canvas.draw()
+    return figure
 
 
 def result(

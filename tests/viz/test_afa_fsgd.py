@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,10 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 import vmr
 from tests.pack_layouts import save, unit
+from tests.viz.samples import ODD, drawn
 from vmr import viz
 from vmr.data.dataset import MomentDataset, collate
 from vmr.errors import InputError
@@ -22,16 +20,6 @@ from vmr.evaluation.separation import Separation
 from vmr.models.cosines import query_cosines
 
 TIMES = np.array([0.5, 1.5, 2.5, 3.5])
-ODD = "costs $\\foo$ 5\n한국어"
-
-
-def drawn(figure: Figure) -> Figure:
-    """The figure, which draws without a warning."""
-    canvas = FigureCanvasAgg(figure)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        canvas.draw()
-    return figure
 
 
 def named(axes: Axes, label: str) -> Any:

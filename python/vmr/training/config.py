@@ -118,15 +118,19 @@ class ScheduleConfig(_Part, frozen=True, kw_only=True):
     """How the learning rate goes over the run.
 
     Attributes:
-        kind: After the warm-up: "constant", "linear" to ``final``, or "cosine" to it.
+        kind: After the warm-up: "constant", "linear" to ``final``, "cosine" to it, or "step".
         warmup: Steps over which it rises linearly, from 1 / (warmup + 1) of the top; below 1, a share of
             all steps.
-        final: What it ends at, as a share of the top.
+        final: What linear and cosine end at, as a share of the top.
+        drops: Where step drops it: shares of all steps, at least one.
+        drop_factor: What each drop multiplies it with.
     """
 
-    kind: Literal["constant", "linear", "cosine"] = "constant"
+    kind: Literal["constant", "linear", "cosine", "step"] = "constant"
     warmup: float = 0
     final: float = 0.0
+    drops: tuple[float, ...] = ()
+    drop_factor: float = 0.1
 
 
 class EarlyStopping(_Part, frozen=True, kw_only=True):
@@ -343,6 +347,7 @@ def _check(config: Config, where: str) -> None:
         ("training.early_stopping.patience", early.patience if early else None, 1, 10**6),
         ("training.schedule.warmup", schedule.warmup, 0, 10**9),
         ("training.schedule.final", schedule.final, 0, 1),
+        ("training.schedule.drop_factor", schedule.drop_factor, 0, 1),
         ("training.clip", training.clip, 1e-12, math.inf),
         ("training.ema", training.ema, 0, 1),
         ("training.seed", training.seed, 0, 2**31 - 1),
@@ -355,6 +360,10 @@ def _check(config: Config, where: str) -> None:
         (f"training.optimiser.betas.{place}", beta, 0, 1 - 1e-9)
         for place, beta in enumerate(optimiser.betas)
     )
+    rules += tuple(
+        (f"training.schedule.drops.{place}", share, 0, 1)
+        for place, share in enumerate(schedule.drops)
+    )
     for place, group in enumerate(optimiser.groups):
         rules += (
             (f"training.optimiser.groups.{place}.lr", group.lr, 0, 1e3),
@@ -363,5 +372,10 @@ def _check(config: Config, where: str) -> None:
     for name, value, low, high in rules:
         if value is not None and not low <= value <= high:
             raise InputError(f"{where}: {name}: expected {low:g} to {high:g}, got {value:g}")
+    if schedule.kind == "step" and not schedule.drops:
+        raise InputError(
+            f"{where}: training.schedule.drops: expected shares of all steps, such as [0.4, 0.8], as "
+            "kind is step, got none"
+        )
     if not config.name or "/" in config.name or config.name.startswith("."):
         raise InputError(f"{where}: name: expected the name of a folder, got {config.name!r}")

@@ -79,6 +79,10 @@ def rate_factor(config: ScheduleConfig, step: int, steps: int) -> float:
         return (step + 1) / (warmup + 1)
     if config.kind == "constant":
         return 1.0
+    if config.kind == "step":
+        # Rounded, so that 0.07 of 100 steps are 7 and not 7.000000000000001.
+        dropped = sum(step >= round(share * steps) for share in config.drops)
+        return float(config.drop_factor**dropped)
     done = min(1.0, (step - warmup) / max(1.0, steps - warmup))
     left = 1.0 - done if config.kind == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
     return config.final + (1.0 - config.final) * left

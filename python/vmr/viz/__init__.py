@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vmr.viz.attention import frame_attention
 from vmr.viz.distributions import cosine_distributions
 from vmr.viz.figures import save_figure
 from vmr.viz.maps import alignment_maps, moment_scores, similarity_map
@@ -12,6 +13,7 @@ from vmr.viz.timeline import key_frames, save_timeline, timeline
 __all__ = [
     "alignment_maps",
     "cosine_distributions",
+    "frame_attention",
     "key_frames",
     "moment_scores",
     "save_figure",

@@ -8,6 +8,9 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 from vmr.errors import InputError
 from vmr.files import atomic_path
 
@@ -65,6 +68,36 @@ def checked_windows(who: str, windows: Sequence[Window], name: str = "truth") ->
                 f"got ({start}, {end})"
             )
     return list(windows)
+
+
+def checked_times(who: str, times: ArrayLike) -> NDArray[np.float64]:
+    """[F] seconds of frames.
+
+    Raises:
+        InputError: They are none, not finite, or do not ascend.
+    """
+    at = np.asarray(times, dtype=np.float64)
+    if at.ndim != 1 or not len(at) or not np.isfinite(at).all():
+        raise InputError(f"{who}: times: expected one row of finite seconds, got shape {at.shape}")
+    if (np.diff(at) <= 0).any():
+        raise InputError(f"{who}: times: expected each later than the one before")
+    return at
+
+
+def borders(times: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[F + 1]: where frames begin and end, half way between their times."""
+    if len(times) == 1:
+        return np.array([times[0] - 0.5, times[0] + 0.5])
+    between = (times[1:] + times[:-1]) / 2
+    first, last = 2 * times[0] - between[0], 2 * times[-1] - between[-1]
+    return np.concatenate([[first], between, [last]])
+
+
+def write_title(figure: Figure, title: str) -> None:
+    """A line above all panels; none of an empty text."""
+    if title:
+        text, families = lettered(shortened(title))
+        figure.suptitle(text, fontsize=11, fontfamily=families, parse_math=False)
 
 
 def lettered(text: str) -> tuple[str, list[str]]:

@@ -9,7 +9,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vmr.errors import InputError
-from vmr.viz.figures import ORANGE, Window, checked_windows, lettered, shortened
+from vmr.viz.figures import (
+    ORANGE,
+    Window,
+    borders,
+    checked_times,
+    checked_windows,
+    lettered,
+    shortened,
+    write_title,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,10 +56,10 @@ def similarity_map(
     from matplotlib.figure import Figure
 
     values = np.asarray(matrix, dtype=np.float64)
-    at = np.asarray(times, dtype=np.float64)
+    at = checked_times("similarity_map", times)
     _check_map("similarity_map", values, at, queries)
     windows = checked_windows("similarity_map", truth)
-    across = _edges(at)
+    across = borders(at)
     down = across if queries is None else np.arange(len(queries) + 1) - 0.5
     height = 5.6 if queries is None else min(12.0, 1.4 + 0.32 * len(queries))
     figure = Figure(figsize=(6.8 if queries is None else 10, height), layout="constrained")
@@ -110,14 +119,14 @@ def alignment_maps(
     from matplotlib.figure import Figure
 
     who = "alignment_maps"
-    at = np.asarray(times, dtype=np.float64)
+    at = checked_times(who, times)
     values = [np.asarray(matrix, dtype=np.float64) for matrix in (before, after)]
     for name, matrix in zip(("before", "after"), values, strict=True):
         _check_map(who, matrix, at, name=name)
     windows = checked_windows(who, truth)
     found = checked_windows(who, [] if moment is None else [moment], "moment")
     _check_frames(who, len(at), anchor, segment)
-    edges = _edges(at)
+    edges = borders(at)
     figure = Figure(figsize=(11, 6.6), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
     scale = min(map(np.min, values)), max(map(np.max, values))
@@ -143,7 +152,7 @@ def alignment_maps(
     panels[1].set_ylabel("")
     figure.colorbar(image, ax=list(panels), label="cosine of two frames", pad=0.01, shrink=0.8)
     _write_legend(figure, panels[0])
-    _write_title(figure, title)
+    write_title(figure, title)
     return figure
 
 
@@ -174,7 +183,7 @@ def moment_scores(
     from matplotlib.figure import Figure
 
     who = "moment_scores"
-    at = np.asarray(times, dtype=np.float64)
+    at = checked_times(who, times)
     values = np.asarray(scores, dtype=np.float64)
     if values.ndim == 2:
         values = np.triu(values)
@@ -185,7 +194,7 @@ def moment_scores(
     figure = Figure(figsize=(6.8, 5.9), layout="constrained")
     axes = figure.add_subplot()
     scale = float(values[here].min()), float(values[here].max())
-    image = _draw_frames(axes, _edges(at), np.ma.masked_array(values, ~here), scale)
+    image = _draw_frames(axes, borders(at), np.ma.masked_array(values, ~here), scale)
     axes.set_xlabel("end in s")
     axes.set_ylabel("start in s")
     ends = [at[0], at[-1]]
@@ -202,7 +211,7 @@ def moment_scores(
         )  # fmt: skip
     figure.colorbar(image, ax=axes, label="score of the moment", pad=0.02)
     _write_legend(figure, axes)
-    _write_title(figure, title)
+    write_title(figure, title)
     return figure
 
 
@@ -287,12 +296,6 @@ def _write_legend(figure: Figure, axes: Axes) -> None:
         )  # fmt: skip
 
 
-def _write_title(figure: Figure, title: str) -> None:
-    if title:
-        text, families = lettered(shortened(title))
-        figure.suptitle(text, fontsize=11, fontfamily=families, parse_math=False)
-
-
 def _outline(width: float, colour: str) -> withStroke:
     from matplotlib.patheffects import withStroke
 
@@ -314,15 +317,6 @@ def _name_rows(axes: Axes, queries: Sequence[str]) -> None:
         name.set_fontfamily(families)
 
 
-def _edges(times: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[F + 1]: borders of the cells, half way between frames."""
-    if len(times) == 1:
-        return np.array([times[0] - 0.5, times[0] + 0.5])
-    between = (times[1:] + times[:-1]) / 2
-    first, last = 2 * times[0] - between[0], 2 * times[-1] - between[-1]
-    return np.concatenate([[first], between, [last]])
-
-
 def _check_map(
     who: str,
     values: NDArray[np.float64],
@@ -330,12 +324,6 @@ def _check_map(
     queries: Sequence[str] | None = None,
     name: str = "matrix",
 ) -> None:
-    if times.ndim != 1 or not len(times) or not np.isfinite(times).all():
-        raise InputError(
-            f"{who}: times: expected one row of finite seconds, got shape {times.shape}"
-        )
-    if (np.diff(times) <= 0).any():
-        raise InputError(f"{who}: times: expected each later than the one before")
     rows, what = (len(times), "[F, F]") if queries is None else (len(queries), "[Q, F]")
     if values.shape != (rows, len(times)) or not rows:
         raise InputError(
