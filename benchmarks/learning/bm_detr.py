@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-from frame_probabilities import COLUMNS, probabilities
+from frame_probabilities import COLUMNS, held_out, probabilities
 
 from vmr.data.annotations import read_queries
 from vmr.data.dataset import MomentDataset
@@ -52,6 +52,9 @@ LEARN_NOTHING = (SIMILARITY, PRIOR)
 PAIRS = (
     (CODE, LIKE_CODE), (RIVAL, LIKE_CODE), (RIVAL, PAPER), (WITHOUT, PAPER), (LIKE_CODE, PAPER),
 )  # fmt: skip
+
+# Whose frames are asked for, and whether with a negative query.
+TABLE_9 = ((WITHOUT, False), (PAPER, False), (PAPER, True), (LIKE_CODE, False), (LIKE_CODE, True))
 
 
 @dataclass(frozen=True)
@@ -211,12 +214,9 @@ def _report(corpus: Corpus, runs: Sequence[Run]) -> list[str]:
 
 def _table_9(runs: Sequence[Run], dataset: MomentDataset) -> list[str]:
     lines = _table(("frames of test queries", *COLUMNS, "p, inside minus outside"))
-    for side, negatives in ((WITHOUT, False), (PAPER, False), (PAPER, True), (LIKE_CODE, True)):
-        found = [
-            probabilities(run.folder, dataset, negatives=negatives)
-            for run in runs
-            if run.side == side
-        ]
+    batches = {negatives: held_out(dataset, negatives=negatives) for negatives in (False, True)}
+    for side, negatives in TABLE_9:
+        found = [probabilities(run.folder, batches[negatives]) for run in runs if run.side == side]
         if not found:
             continue
         cells = [_spread(list(column), 3) for column in zip(*found, strict=True)]

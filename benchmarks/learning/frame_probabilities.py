@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +20,39 @@ COLUMNS = ("P(f|Q+), inside", "P(f|Q+), outside", "p, inside", "p, outside")
 _BATCH = 100
 
 
-def probabilities(run: Path, dataset: MomentDataset, *, negatives: bool) -> list[float]:
+def held_out(dataset: MomentDataset, *, negatives: bool) -> list[Batch]:
+    """Held-out queries, to be given to several runs.
+
+    Args:
+        dataset: The queries.
+        negatives: Whether each has a negative query, drawn among them by the paper's rule.
+    """
+    places: list[Any] = list(range(len(dataset)))
+    if negatives:
+        pools = NegativeQueries(
+            dataset.queries, "paper", embeddings=token_embeddings(dataset.queries, dataset.pack)
+        )
+        rng = np.random.default_rng(0)
+        places = [(place, pools.draw(place, rng)) for place in places]
+    return [
+        collate([dataset[place] for place in places[first : first + _BATCH]])
+        for first in range(0, len(places), _BATCH)
+    ]
+
+
+@torch.no_grad()
+def probabilities(run: Path, batches: Sequence[Batch]) -> list[float]:
     """The means over queries of the means over their frames, as :data:`COLUMNS`.
 
     Args:
         run: A training run's folder, of a bm-detr.
-        dataset: Held-out queries; those whose moments leave no frame out do not count.
-        negatives: Whether each is asked with a negative query, drawn among the held-out queries by the
-            paper's rule; the same for all runs.
+        batches: Held-out queries; those whose moments leave no frame out do not count.
     """
     model = MomentModel.from_pretrained(run)
     assert isinstance(model, BMDETR)
     found = []
-    for batch in _batches(dataset, negatives):
-        with torch.no_grad():
-            said = model(**model.inputs(batch))
+    for batch in batches:
+        said = model(**model.inputs(batch))
         rows = batch.video.shape[1]
         inside = rows_inside(relative_windows(batch), batch.video_lengths, rows)
         outside = row_mask(batch.video_lengths, rows) & ~inside
@@ -49,15 +67,3 @@ def probabilities(run: Path, dataset: MomentDataset, *, negatives: bool) -> list
     values = torch.cat(found)
     kept = values[values.isfinite().all(dim=1)]
     return [float(mean) for mean in kept.mean(dim=0)]
-
-
-def _batches(dataset: MomentDataset, negatives: bool) -> Iterator[Batch]:
-    places: list[Any] = list(range(len(dataset)))
-    if negatives:
-        pools = NegativeQueries(
-            dataset.queries, "paper", embeddings=token_embeddings(dataset.queries, dataset.pack)
-        )
-        rng = np.random.default_rng(0)
-        places = [(place, pools.draw(place, rng)) for place in places]
-    for first in range(0, len(places), _BATCH):
-        yield collate([dataset[place] for place in places[first : first + _BATCH]])
