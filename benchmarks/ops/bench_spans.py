@@ -1,4 +1,4 @@
-"""Overlap of spans, forward and backward, and suppression of overlapping candidates.
+"""Overlap of spans, forward and backward, suppression of overlapping candidates, and assignment.
 
 python benchmarks/ops/bench_spans.py --out benchmarks/results/spans.md
 """
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from vmr import ops
@@ -84,6 +85,49 @@ def numpy_nms(spans: NDArray[Any], scores: NDArray[Any], top_k: int) -> NDArray[
     return kept
 
 
+def scipy_assignment(costs: Tensor, counts: Tensor) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    """A problem after the other, and no more."""
+    table = costs.numpy()
+    return [
+        linear_sum_assignment(cost[:, :count])
+        for cost, count in zip(table, counts.tolist(), strict=True)
+    ]
+
+
+def index_lists(costs: Tensor, counts: Tensor) -> Tensor:
+    """A problem after the other, with problem, slot and window of all pairs [3, K] to index by."""
+    table = costs.nan_to_num(1e6, 1e6, -1e6).numpy()
+    found = []
+    for problem, count in enumerate(counts.tolist()):
+        slots, windows = linear_sum_assignment(table[problem, :, :count])
+        found.append(np.stack((np.full(len(slots), problem), slots, windows)))
+    return torch.from_numpy(np.concatenate(found, axis=1))
+
+
+def assignments() -> list[Comparison]:
+    """As Moment-DETR matches its 10 slots: of Charades-STA one window a query, of QVHighlights some."""
+    random = torch.Generator().manual_seed(1)
+    found = []
+    for problems in (32, 64, 1024):
+        for windows in (1, 5, 10):
+            costs = torch.randn(problems, 10, windows, generator=random)
+            counts = torch.full((problems,), windows)
+            slots = ops.assignment(costs, counts)
+            pairs = index_lists(costs, counts)
+            assert torch.equal(slots[pairs[0], pairs[2]], pairs[1])
+            found.append(
+                Comparison(
+                    f"assignment of 10 slots to {windows}, {problems} problems",
+                    {
+                        "vmr": lambda c=costs, n=counts: ops.assignment(c, n),
+                        "SciPy, one by one": lambda c=costs, n=counts: scipy_assignment(c, n),
+                        "SciPy, and lists to index by": lambda c=costs, n=counts: index_lists(c, n),
+                    },
+                )
+            )
+    return found
+
+
 def comparisons() -> list[Comparison]:
     """What is measured, after all contenders were found to agree."""
     random = torch.Generator().manual_seed(0)
@@ -136,8 +180,8 @@ def comparisons() -> list[Comparison]:
                 },
             )
         )
-    return found
+    return found + assignments()
 
 
 if __name__ == "__main__":
-    main("Overlap and suppression of temporal spans", comparisons, __file__)
+    main("Overlap, suppression and assignment of temporal spans", comparisons, __file__)

@@ -10,6 +10,9 @@ namespace {
 template <typename Acc>
 using V = typename Vector<Acc>::type;
 
+template <typename Acc>
+constexpr int kPairVectors = kPairLanes / Vector<Acc>::kLanes;
+
 // A vector of elements, the computed-in type's as they are.
 template <typename T, typename Acc>
 V<Acc> load_as(const T* from) {
@@ -68,30 +71,32 @@ void matcher_row_gradient(const MatcherRow<Acc>& row) {
 
 template <typename Acc>
 double margin_row_sum(const MarginRow<Acc>& row) {
-  Acc lanes[kPairLanes] = {};
+  V<Acc> sums[kPairVectors<Acc>] = {};
   for (int64_t j = 0; j < row.count; j += kPairLanes) {
-    for (int64_t lane = 0; lane < kPairLanes; ++lane) {
-      const Acc error = row.background[j + lane] - row.score;
-      lanes[lane] += error < 0 ? Acc(0) : error;  // NaN stays NaN
+    for (int v = 0; v < kPairVectors<Acc>; ++v) {
+      const V<Acc> error = load_vector(row.background + j + v * Vector<Acc>::kLanes) - row.score;
+      sums[v] += error < 0 ? V<Acc>{} : error;  // NaN stays NaN
     }
   }
   double sum = 0;
-  for (const Acc lane : lanes) sum += static_cast<double>(lane);
+  for (const V<Acc>& lanes : sums) sum += static_cast<double>(sum_lanes(lanes));
   return sum;
 }
 
 template <typename Acc>
 Acc margin_row_count(const MarginRow<Acc>& row, Acc* above) {
-  Acc lanes[kPairLanes] = {};
+  V<Acc> sums[kPairVectors<Acc>] = {};
   for (int64_t j = 0; j < row.count; j += kPairLanes) {
-    for (int64_t lane = 0; lane < kPairLanes; ++lane) {
-      const Acc counts = row.background[j + lane] - row.score > 0 ? Acc(1) : Acc(0);
-      lanes[lane] += counts;
-      above[j + lane] += counts;
+    for (int v = 0; v < kPairVectors<Acc>; ++v) {
+      const int64_t at = j + v * Vector<Acc>::kLanes;
+      const V<Acc> error = load_vector(row.background + at) - row.score;
+      const V<Acc> counts = error > 0 ? V<Acc>{} + 1 : V<Acc>{};
+      sums[v] += counts;
+      store_vector<Acc>(above + at, load_vector(above + at) + counts);
     }
   }
   Acc sum = 0;
-  for (const Acc lane : lanes) sum += lane;
+  for (const V<Acc>& lanes : sums) sum += sum_lanes(lanes);
   return sum;
 }
 

@@ -25,4 +25,9 @@ void pair_overlap_gradients(const PairSizes& sizes, const T* gradients, bool tra
 template <typename T>
 void suppress(const NmsProblem<T>& problem, int64_t begin, int64_t end);
 
+// The cheapest min(Q, count) pairs of slots and windows; of equally cheap ones, the same on all
+// devices. Costs whose sums overflow a double still get an assignment. Range over problems.
+template <typename T>
+void assign(const AssignmentProblem<T>& problem, int64_t begin, int64_t end);
+
 }  // namespace vmr::kernels::spans

@@ -18,4 +18,10 @@ cudaError_t pair_overlap_gradients(const PairSizes& sizes, const T* gradients, b
 template <typename T>
 cudaError_t suppress(const NmsProblem<T>& problem, uint8_t* alive, cudaStream_t stream);
 
+// `scratch` is assignment_scratch(problem) doubles: none where shared memory does.
+template <typename T>
+int64_t assignment_scratch(const AssignmentProblem<T>& problem);
+template <typename T>
+cudaError_t assign(const AssignmentProblem<T>& problem, double* scratch, cudaStream_t stream);
+
 }  // namespace vmr::kernels::spans::cuda

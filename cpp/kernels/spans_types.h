@@ -1,5 +1,5 @@
-// What the CPU and the CUDA kernels of the spans share: the sizes, and the overlap of two spans
-// with its gradient, as one formula for both.
+// What the CPU and the CUDA kernels of the spans share: the sizes, what a cost counts, and the
+// overlap of two spans with its gradient, as one formula for both.
 #pragma once
 
 #include <cstdint>
@@ -29,6 +29,24 @@ struct NmsProblem {
   int64_t* indices;  // out [Q, top_k]
   int64_t* counts;   // out [Q]
 };
+
+// Slots are assigned to the windows of each of P problems.
+template <typename T>
+struct AssignmentProblem {
+  const T* costs;         // [P, Q, M]
+  const int64_t* counts;  // [P] windows that there are
+  int64_t problems;       // P
+  int64_t slots;          // Q
+  int64_t windows;        // M
+  int64_t* found;         // out [P, M]: the slot of each window, -1 where it has none
+};
+
+// A cost as it counts, so that whatever a model gives has an assignment: NaN and infinity 1e6,
+// minus infinity -1e6.
+VMR_HOST_DEVICE inline double finite_cost(double cost) {
+  if (cost - cost == 0) return cost;
+  return cost < 0 ? -1e6 : 1e6;
+}
 
 template <typename Acc>
 struct Span {

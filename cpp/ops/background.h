@@ -193,7 +193,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> frame_attention_backward(
                                                    official_padding, in<Acc>(product),
                                                    out<T>(attended)});
     to_frames = attended;
-    to_negative = as_dtype(as_contiguous(torch::stable::matmul(through[1], weight)), dtype);
+    to_negative = with_negative
+                      ? as_dtype(as_contiguous(torch::stable::matmul(through[1], weight)), dtype)
+                      : empty_on(frames, {0, sizes.frames, sizes.dim}, dtype);
     const auto to_weight = [&](const Tensor& gradients, const Tensor& rows) {
       const Tensor masked = device.template masked<T>(sizes, rows, counts);
       const Tensor flat = torch::stable::flatten(gradients, 0, 1);

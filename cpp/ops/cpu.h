@@ -14,12 +14,13 @@ struct CpuDevice {
   // Settles on the instruction set here: an error in a worker thread would lose its message.
   explicit CpuDevice(const Tensor&) { kernels::cpu_isa(); }
 
-  static void check_lengths(const char* op, const Tensor& lengths, int64_t most) {
+  static void check_lengths(const char* op, const Tensor& lengths, int64_t most,
+                            const char* name = "lengths", const char* whose = "query") {
     const Tensor row = as_contiguous(lengths);
     for (int64_t q = 0; q < row.numel(); ++q) {
       const int64_t length = in<int64_t>(row)[q];
-      check(length >= 0 && length <= most, op, ": lengths must be between 0 and ", most, ", got ",
-            length, " at query ", q);
+      check(length >= 0 && length <= most, op, ": ", name, " must be between 0 and ", most,
+            ", got ", length, " at ", whose, " ", q);
     }
   }
 };

@@ -23,7 +23,8 @@ struct CudaDevice {
   }
 
   // Values are not looked at here, which would wait for the GPU; the kernels do not trust them.
-  static void check_lengths(const char*, const Tensor&, int64_t) {}
+  static void check_lengths(const char*, const Tensor&, int64_t, const char* = "",
+                            const char* = "") {}
 
   static void launched(cudaError_t status) { STD_CUDA_CHECK(status); }
 

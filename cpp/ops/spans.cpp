@@ -34,6 +34,14 @@ struct Cpu : CpuDevice {
         0, problem.queries, grain(problem.candidates),
         [&](int64_t begin, int64_t end) { spans::suppress(problem, begin, end); });
   }
+
+  template <typename T>
+  void assign(const spans::AssignmentProblem<T>& problem) const {
+    const int64_t paths = std::min(problem.slots, problem.windows);
+    torch::stable::parallel_for(
+        0, problem.problems, grain(problem.slots * problem.windows * paths),
+        [&](int64_t begin, int64_t end) { spans::assign(problem, begin, end); });
+  }
 };
 
 }  // namespace
@@ -47,6 +55,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(vmr, library) {
   library.def(
       "span_nms(Tensor spans, Tensor scores, Tensor lengths, float iou_threshold, int top_k) "
       "-> (Tensor, Tensor)");
+  library.def("assignment(Tensor costs, Tensor counts) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(vmr, CPU, library) {
@@ -59,4 +68,5 @@ STABLE_TORCH_LIBRARY_IMPL(vmr, CPU, library) {
   library.impl("span_giou_backward",
                TORCH_BOX((&vmr::ops::span_overlap_backward<Cpu, Overlap::kGiou>)));
   library.impl("span_nms", TORCH_BOX(&vmr::ops::span_nms<Cpu>));
+  library.impl("assignment", TORCH_BOX(&vmr::ops::assignment<Cpu>));
 }

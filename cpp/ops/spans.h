@@ -114,4 +114,27 @@ std::tuple<Tensor, Tensor> span_nms(const Tensor& spans, const Tensor& scores,
   return {indices, counts};
 }
 
+template <typename Device>
+Tensor assignment(const Tensor& costs, const Tensor& counts) {
+  const char* const op = "assignment";
+  check_shape({op, "costs", "[P, Q, M]"}, costs, {-1, -1, -1});
+  const int64_t problems = costs.size(0);
+  const int64_t windows = costs.size(2);
+  check_shape({op, "counts", "[P] with costs' P"}, counts, {problems});
+  check_floating({op, "costs", ""}, costs);
+  check_int64({op, "counts", ""}, counts);
+  check_same_device(op, costs, {&counts});
+  const typename Device::Guard guard(costs);
+  Device::check_lengths(op, counts, windows, "counts", "problem");
+
+  const Tensor found = empty_on(costs, {problems, windows}, ScalarType::Long);
+  const Tensor rows[] = {as_contiguous(costs), as_contiguous(counts)};
+  dispatch_floating(costs.scalar_type(), [&](auto type) {
+    using T = decltype(type);
+    Device(costs).template assign<T>({in<T>(rows[0]), in<int64_t>(rows[1]), problems, costs.size(1),
+                                      windows, out<int64_t>(found)});
+  });
+  return found;
+}
+
 }  // namespace vmr::ops

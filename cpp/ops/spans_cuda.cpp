@@ -28,6 +28,13 @@ struct Cuda : CudaDevice {
     launched(spans::cuda::suppress(problem, out<uint8_t>(alive), stream));
   }
 
+  template <typename T>
+  void assign(const spans::AssignmentProblem<T>& problem) const {
+    const Tensor scratch =
+        empty_on(like, {spans::cuda::assignment_scratch(problem)}, ScalarType::Double);
+    launched(spans::cuda::assign(problem, out<double>(scratch), stream));
+  }
+
   const Tensor& like;
 };
 
@@ -44,4 +51,5 @@ STABLE_TORCH_LIBRARY_IMPL(vmr, CUDA, library) {
   library.impl("span_giou_backward",
                TORCH_BOX((&vmr::ops::span_overlap_backward<Cuda, Overlap::kGiou>)));
   library.impl("span_nms", TORCH_BOX(&vmr::ops::span_nms<Cuda>));
+  library.impl("assignment", TORCH_BOX(&vmr::ops::assignment<Cuda>));
 }

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <numeric>
 #include <random>
 #include <vector>
 
@@ -109,6 +111,79 @@ TEST(Suppress, KeepsWhatASortAndAScanKeep) {
     EXPECT_EQ(count, static_cast<int64_t>(kept.size()));
     kept.resize(static_cast<std::size_t>(top_k), -1);
     EXPECT_EQ(found, kept);
+  }
+}
+
+std::vector<int64_t> assigned(const std::vector<double>& costs, int64_t slots, int64_t windows,
+                              int64_t count) {
+  std::vector<int64_t> found(static_cast<std::size_t>(windows), 99);
+  assign<double>({costs.data(), &count, 1, slots, windows, found.data()}, 0, 1);
+  return found;
+}
+
+// The cheapest way to give `count` windows different slots, by trying all: a window that goes
+// without has one of further slots, which cost nothing, where there are too few.
+double least_total(const std::vector<double>& costs, int64_t slots, int64_t windows,
+                   int64_t count) {
+  std::vector<int64_t> order(static_cast<std::size_t>(std::max(slots, count)));
+  std::iota(order.begin(), order.end(), 0);
+  double least = std::numeric_limits<double>::infinity();
+  do {
+    double total = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t slot = order[static_cast<std::size_t>(i)];
+      if (slot < slots) total += costs[static_cast<std::size_t>(slot * windows + i)];
+    }
+    least = std::min(least, total);
+  } while (std::next_permutation(order.begin(), order.end()));
+  return least;
+}
+
+TEST(Assign, IsTheCheapestOfAllAndLooksAtNoPadding) {
+  std::mt19937 engine(4);
+  for (int round = 0; round < 1500; ++round) {
+    const auto slots = static_cast<int64_t>(engine() % 6);
+    const auto windows = static_cast<int64_t>(engine() % 6);
+    const auto count = static_cast<int64_t>(engine() % static_cast<unsigned>(windows + 1));
+    std::vector<double> costs(static_cast<std::size_t>(slots * windows));
+    for (std::size_t i = 0; i < costs.size(); ++i) {
+      const bool padding = static_cast<int64_t>(i) % windows >= count;
+      costs[i] = padding ? NAN : static_cast<double>(engine() % 7) - 3;
+    }
+    const std::vector<int64_t> found = assigned(costs, slots, windows, count);
+    double total = 0;
+    std::vector<int64_t> used;
+    for (int64_t i = 0; i < windows; ++i) {
+      const int64_t slot = found[static_cast<std::size_t>(i)];
+      if (slot == -1) continue;
+      ASSERT_LT(i, count);
+      ASSERT_LT(slot, slots);
+      EXPECT_EQ(std::count(used.begin(), used.end(), slot), 0);
+      used.push_back(slot);
+      total += costs[static_cast<std::size_t>(slot * windows + i)];
+    }
+    EXPECT_EQ(static_cast<int64_t>(used.size()), std::min(slots, count));
+    EXPECT_EQ(total, least_total(costs, slots, windows, count));
+  }
+}
+
+TEST(Assign, NoNumberHasACostOfItsOwn) {
+  const double infinity = std::numeric_limits<double>::infinity();
+  EXPECT_EQ(finite_cost(NAN), 1e6);
+  EXPECT_EQ(finite_cost(infinity), 1e6);
+  EXPECT_EQ(finite_cost(-infinity), -1e6);
+  EXPECT_EQ(finite_cost(-1.7e308), -1.7e308);
+  EXPECT_EQ(finite_cost(-0.5), -0.5);
+}
+
+TEST(Assign, EverySlotIsUsedOnceEvenWhereSumsOverflow) {
+  std::mt19937 engine(5);
+  for (int round = 0; round < 300; ++round) {
+    std::vector<double> costs(64);
+    for (double& cost : costs) cost = engine() % 2 == 0 ? 1.7e308 : -1.7e308;
+    std::vector<int64_t> found = assigned(costs, 8, 8, 8);
+    std::sort(found.begin(), found.end());
+    EXPECT_EQ(found, (std::vector<int64_t>{0, 1, 2, 3, 4, 5, 6, 7}));
   }
 }
 

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from vmr.models.layers.a2fa import A2FA
     from vmr.models.layers.f2sgd import F2SGD
     from vmr.models.moment_detr import MomentDETR, MomentDETRConfig
+    from vmr.models.qd_detr import QDDETR, QDDETRConfig
     from vmr.models.retriever import Retriever
     from vmr.results import FrameScores, Result, Results
 
@@ -62,6 +63,7 @@ __all__ = [
     "A2FAF2SGD",
     "BMDETR",
     "F2SGD",
+    "QDDETR",
     "A2FAF2SGDConfig",
     "BMDETRConfig",
     "BackendError",
@@ -82,6 +84,7 @@ __all__ = [
     "MomentModel",
     "PluginHost",
     "Prediction",
+    "QDDETRConfig",
     "Queries",
     "Query",
     "Result",
@@ -125,6 +128,8 @@ _LAZY = {
     "MomentModel": "vmr.models.base",
     "PluginHost": "vmr.models.host",
     "Prediction": "vmr.evaluation",
+    "QDDETR": "vmr.models.qd_detr",
+    "QDDETRConfig": "vmr.models.qd_detr",
     "Queries": "vmr.data.annotations",
     "Query": "vmr.data.records",
     "Result": "vmr.results",

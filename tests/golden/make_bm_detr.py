@@ -8,6 +8,7 @@ model, and put into the official one under its names. Nothing of it is kept but 
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from pathlib import Path
@@ -83,7 +84,8 @@ def main() -> None:
     model = BMDETR(case.OFFICIAL)
     detr_case.draw_weights(model)
     theirs, criterion, names = official(Path(sys.argv[1]), model)
-    found = {}
+    shapes = {name: list(value.shape) for name, value in theirs.state_dict().items()}
+    found = {"shapes": np.array(json.dumps(shapes)), "names": np.array(json.dumps(names))}
     for more in (False, True):
         for key, value in run(theirs, criterion, names, model, more).items():
             found[f"{'all' if more else 'plain'}.{key}"] = value.detach().numpy()

@@ -34,17 +34,18 @@ def numbers(name: str, *shape: int) -> Tensor:
     return torch.from_numpy(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
 
 
-def draw_weights(model: nn.Module) -> None:
-    """Weights that depend on their names alone, of the size that training would give them.
+def weight(name: str, *shape: int) -> Tensor:
+    """A weight that depends on its name alone, of the size that training would give it."""
+    drawn = numbers(name, *shape) / max(shape[-1], 4) ** 0.5
+    return drawn + (1 if name.endswith("weight") and drawn.dim() == 1 else 0)
 
-    Single numbers stay as they are.
-    """
+
+def draw_weights(model: nn.Module) -> None:
+    """Weights that depend on their names alone; single numbers stay as they are."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if parameter.dim() == 0:
-                continue
-            drawn = numbers(name, *parameter.shape) / max(parameter.shape[-1], 4) ** 0.5
-            parameter.copy_(drawn + (1 if name.endswith("weight") and drawn.dim() == 1 else 0))
+            if parameter.dim():
+                parameter.copy_(weight(name, *parameter.shape))
 
 
 def item(

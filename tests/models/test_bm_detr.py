@@ -64,7 +64,8 @@ def gradients(model: BMDETR) -> Tensor:
 @pytest.fixture(scope="module")
 def golden() -> dict[str, Tensor]:
     with np.load(GOLDEN) as file:
-        return {name: torch.from_numpy(file[name]) for name in file.files}
+        numbers = (name for name in file.files if "." in name)
+        return {name: torch.from_numpy(file[name]) for name in numbers}
 
 
 def official_pass(model: BMDETR, of: Batch, name: str) -> BMDETROutput:
@@ -399,13 +400,14 @@ def test_what_answers_are_scaled_by() -> None:
     assert first(answer_extent="duration", round_to=2.0) == (2.0, 6.0)
 
 
-@pytest.mark.parametrize("changes", [{}, {"decoder_memory": "encoded", "refine": False}])
-def test_learns_a_small_set_by_heart(changes: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("memory", "steps"), [("attended", 300), ("encoded", 120)])
+def test_learns_a_small_set_by_heart(memory: Any, steps: int) -> None:
     torch.manual_seed(0)
-    model = BMDETR(msgspec.structs.replace(PAPER, hidden=32, feed_forward=64, **changes))
+    config = msgspec.structs.replace(PAPER, hidden=32, feed_forward=64, decoder_memory=memory)
+    model = BMDETR(config)
     of = collate([told(place) for place in range(16)])
     optimiser = torch.optim.AdamW(model.parameters(), lr=4e-3)
-    for _ in range(120):
+    for _ in range(steps):
         optimiser.zero_grad()
         loss_of(model, of).total.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -251,7 +251,8 @@ def test_saliency_loss_by_hand(model: MomentDETR) -> None:
 def test_matching_is_the_cheapest() -> None:
     costs = torch.tensor([[[[1.0, 2], [0, 5], [3, 3]], [[9.0, 9], [1, 9], [torch.nan, 9]]]])
     match = assign(costs, torch.tensor([2, 1]))
-    assert [row.tolist() for row in match] == [[0, 0, 0], [0, 0, 1], [0, 1, 1], [1, 0, 0]]
+    assert match.slots.tolist() == [[[1, 0], [1, -1]]]
+    assert match.matched_slots(3).tolist() == [[[True, True, False], [False, True, False]]]
 
 
 def test_a_model_that_diverged_says_nan(model: MomentDETR) -> None:

@@ -34,6 +34,8 @@ MODELS = {
     "afa-fsgd": "{kind: afa-fsgd, kernel_size: 3, channels: 2, head_hidden: 2}",
     "moment-detr": "{kind: moment-detr, hidden: 16, heads: 2, encoder_layers: 1, decoder_layers: 1, "
     "feed_forward: 16, round_to: null}",
+    "bm-detr": "{kind: bm-detr, hidden: 16, heads: 2, encoder_layers: 1, decoder_layers: 1, "
+    "feed_forward: 16}",
     "host": "{kind: host, alignment: a2fa, detector: regression, hidden: 16, heads: 2}",
 }
 CONFIG = """\
@@ -182,12 +184,13 @@ def test_the_pack_says_what_made_it(clip: Trained) -> None:
     assert opened.text(query).shape == (5, 16)  # three words between a start and an end token
 
 
-@pytest.mark.parametrize("kind", ["afa-fsgd", "host"])
+@pytest.mark.parametrize("kind", ["afa-fsgd", "host", "bm-detr"])
 def test_the_command(
     clip: Trained, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, out = clip.run(kind), tmp_path / "out"
     asked = ["retrieve", str(clip.videos[0]), "--checkpoint", str(run), "--device", "cpu"]
+    asked += ["--system", kind.replace("-", "_")]
     asked += ["-q", SENTENCES[0], "-q", SENTENCES[2], "-k", "2", "--json"]
     assert main([*asked, "--out", str(out)]) == 0
     said = capsys.readouterr()
@@ -439,6 +442,9 @@ def test_what_does_not_fit_is_said(clip: Trained, colour_video: Path, tmp_path: 
         (["--checkpoint", "C", "--captioner", "embedded"], "--captioner: does not go with --check"),
         (["--checkpoint", "C", "-p", "pairs=2"], "--param: does not go with --checkpoint"),
         (["--features", "."], "--features: goes with --checkpoint alone"),
+        (["--system", "granalign", "--checkpoint", "C"], "--system: granalign takes no --checkpoint"),
+        (["--system", "bm_detr"], "--system: bm_detr is trained: it needs a --checkpoint"),
+        (["--system", "bmdetr"], "did you mean 'bm-detr'"),
         (["--anchor-features", "."], "--anchor-features: goes with --checkpoint alone"),
         (["--device", "cpu"], "--device: goes with --checkpoint alone; a part of GranAlign has it"),
         (["--checkpoint", "nowhere.ckpt"], "checkpoint: expected a folder with config.json"),

@@ -124,7 +124,7 @@ def test_the_card_of_new_weights_says_so(tmp_path: Path) -> None:
     assert "is not known" in (tmp_path / CARD).read_text()
 
 
-@pytest.mark.parametrize("kind", ["moment-detr", "window-prior", "similarity"])
+@pytest.mark.parametrize("kind", ["moment-detr", "qd-detr", "window-prior", "similarity"])
 def test_every_model_is_called_by_its_kind(kind: str) -> None:
     found = model_type(kind)
     assert found.kind == kind
@@ -216,6 +216,14 @@ def test_hyper_parameters_that_are_not_right(
 def test_a_name_that_is_no_place(name: str) -> None:
     with pytest.raises(InputError, match="expected a folder with"):
         MomentModel.from_pretrained(name)
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "model_best.ckpt").touch()
+    with pytest.raises(
+        InputError, match=r"expected a checkpoint's folder, got a file.*vmr convert"
+    ):
+        MomentModel.from_pretrained(tmp_path / "model_best.ckpt")
 
 
 def test_a_name_like_that_of_a_folder(kept: Path) -> None:

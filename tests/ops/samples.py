@@ -202,6 +202,43 @@ def span_nms(dtype: torch.dtype) -> list[Sample]:
     ]
 
 
+def assignment(dtype: torch.dtype) -> list[Sample]:
+    random = torch.Generator().manual_seed(19)
+    counts = torch.tensor([6, 3, 1, 0])
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=random, dtype=torch.float64).to(dtype)
+
+    costs = draw(4, 9, 6)
+    padded, broken = costs.clone(), costs.clone()
+    for problem, count in zip(padded, counts.tolist(), strict=True):
+        problem[:, count:] = torch.nan
+    broken[:, ::3] = torch.nan
+    broken[:, 1::4, ::2] = torch.inf
+    broken[:, 2::4, 1::2] = -torch.inf
+    ties = torch.randint(0, 3, (4, 9, 6), generator=random).to(dtype)
+    return [
+        Sample("fewer windows", (costs, counts)),
+        Sample("fewer slots", (costs[:, :2].contiguous(), counts)),
+        Sample("as many", (costs[:, :6].contiguous(), counts)),
+        Sample("equal costs", (ties, counts)),
+        Sample("nothing but equal costs", (torch.ones_like(costs), counts)),
+        Sample("NaN in the padding", (padded, counts)),
+        Sample("NaN and infinite costs", (broken, counts)),
+        Sample("NaN alone", (torch.full_like(costs, torch.nan), counts)),
+        Sample("of any size", (costs * 10.0 ** torch.arange(-3, 6 - 3, dtype=dtype), counts)),
+        Sample("sums overflow", (costs.sign() * torch.finfo(dtype).max, counts)),
+        Sample("not contiguous", (strided(costs), strided(counts))),
+        # More than a warp has lanes; and, in CUDA, more than its shared memory holds.
+        Sample("many windows", (draw(2, 10, 75), torch.tensor([75, 40]))),
+        Sample("very many slots", (draw(2, 1500, 3), torch.tensor([3, 2]))),
+        Sample("one of each", (draw(1, 1, 1), torch.tensor([1]))),
+        Sample("no slots", (costs[:, :0], counts)),
+        Sample("no windows", (costs[:, :, :0], torch.zeros(4).long())),
+        Sample("no problems", (costs[:0], counts[:0])),
+    ]
+
+
 def large_conv2d(dtype: torch.dtype) -> list[Sample]:
     return [Sample(name, drawn[:4]) for name, drawn in convolutions(dtype)]
 
@@ -236,6 +273,7 @@ def large_conv2d_backward(dtype: torch.dtype) -> list[Sample]:
 SAMPLES: dict[str, Callable[[torch.dtype], list[Sample]]] = {
     **alignment.SAMPLES,
     **background.SAMPLES,
+    "assignment": assignment,
     "granular_scores": granular_scores,
     "granular_scores_backward": granular_scores_backward,
     "granular_proposals": granular_proposals,

@@ -220,6 +220,7 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
     sizes = torch.arange(21) + 17
     maps = torch.randn(3, 301, 301, generator=random)
     of_maps = (torch.tensor([[5, 250]] * 3), torch.arange(4), torch.tensor([301, 280, 301]))
+    sevens = torch.full((1290,), 7)
     found: list[list[Tensor]] = []
     for count in (1, 2, 3):
         torch.set_num_threads(count)
@@ -234,6 +235,7 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
         results += torch.ops.vmr.span_nms(
             torch.stack([many, many + 0.01], -1), many, lengths, 0.5, 20
         )
+        results += [torch.ops.vmr.assignment(maps[0, :300].reshape(-1, 10, 7), sevens)]
         results += [torch.ops.vmr.span_giou(spans, spans)]
         results += torch.ops.vmr.span_giou_backward(torch.ones(900, 900), spans, spans)
         for image, valid in ((images, sizes), (tiled, torch.tensor([290]))):

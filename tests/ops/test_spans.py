@@ -1,11 +1,15 @@
-"""Overlap and suppression of spans on examples worked by hand, and their input checks."""
+"""Overlap, suppression and assignment of spans: examples by hand, SciPy's answers, input checks."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 
 from vmr import ops
 
@@ -145,6 +149,100 @@ def test_wrong_suppression_inputs(changes: dict[str, Any], message: str) -> None
     }
     with pytest.raises(RuntimeError, match=message):
         ops.span_nms(**{**inputs, **changes})
+
+
+def test_assignment_by_hand() -> None:
+    nan, inf = torch.nan, torch.inf
+    costs = torch.tensor(
+        [
+            [[1, 2], [0, 5], [3, 3]],  # 0 + 2
+            [[5, 1], [4, 4], [9, nan]],  # 4 + 1
+            [[nan, 7], [inf, 7], [2e6, 7]],  # NaN and infinity cost 1e6: the first of both
+            [[-2e6, -inf], [-2e6, 0], [0, 0]],  # minus infinity 1e6 less than nothing
+        ]
+    )
+    found = ops.assignment(costs, torch.tensor([2, 2, 1, 2]))
+    assert found.tolist() == [[1, 0], [1, 0], [0, -1], [1, 0]]
+
+
+def test_windows_that_no_slot_is_left_for_are_left_out() -> None:
+    costs = torch.tensor([[[3.0, 1, 2, 0], [1, 2, 9, 0]]])
+    assert ops.assignment(costs, torch.tensor([3])).tolist() == [[1, 0, -1, -1]]
+    assert ops.assignment(costs, torch.tensor([1])).tolist() == [[1, -1, -1, -1]]
+    assert ops.assignment(costs[:, :0], torch.tensor([3])).tolist() == [[-1] * 4]
+
+
+Draw = Callable[[np.random.Generator, tuple[int, ...]], NDArray[Any]]
+COSTS: dict[str, Draw] = {
+    "continuous": lambda random, shape: random.normal(size=shape),
+    "below zero": lambda random, shape: -random.random(shape) - 3,
+    "many ties": lambda random, shape: random.integers(-2, 3, shape),
+    "zero or one": lambda random, shape: random.random(shape) < 0.5,
+    "all the same": lambda random, shape: np.full(shape, random.normal()),
+    "every assignment as cheap": lambda random, shape: (
+        random.integers(9, size=shape[:2])[..., None] + random.integers(9, size=shape[::2])[:, None]
+    ),
+    "huge": lambda random, shape: 1e36 * random.normal(size=shape),
+    "of any size": lambda random, shape: (
+        random.normal(size=shape) * 10 ** random.uniform(-6, 6, shape)
+    ),
+    "no numbers": lambda random, shape: random.choice([np.nan, np.inf, -np.inf, 0, 1, 2e6], shape),
+}
+
+
+def compare_with_scipy(seed: int, problems: int = 200) -> int:
+    """Checks one size with every kind of costs, and gives the number of problems."""
+    random = np.random.default_rng(seed)
+    slots, windows = random.integers(1, 13, size=2)
+    counts = random.integers(0, windows + 1, size=problems)
+    matched = np.minimum(counts, slots)
+    for kind, draw in COSTS.items():
+        dtype = torch.float32 if seed % 2 else torch.float64
+        costs = torch.from_numpy(np.asarray(draw(random, (problems, slots, windows)), float))
+        costs = costs.to(dtype)
+        found = ops.assignment(costs, torch.from_numpy(counts)).numpy()
+        there = found >= 0
+        assert (there.sum(axis=1) == matched).all(), (kind, seed)
+        assert not there[np.arange(windows) >= counts[:, None]].any(), (kind, seed)
+        uses = (found[..., None] == np.arange(slots)).sum(axis=1)
+        assert uses.max(initial=0) <= 1, (kind, seed)
+
+        table = costs.double().nan_to_num(1e6, 1e6, -1e6).numpy()
+        chosen = np.take_along_axis(table, found.clip(min=0)[:, None], axis=1)[:, 0]
+        totals = np.where(there, chosen, 0).sum(axis=1)
+        cheapest = np.empty(problems)
+        for problem, count in enumerate(counts):
+            own = table[problem, :, :count]
+            cheapest[problem] = own[linear_sum_assignment(own)].sum()
+        scale = np.abs(table).max() * slots
+        np.testing.assert_allclose(totals, cheapest, rtol=0, atol=1e-13 * scale, err_msg=kind)
+    return problems * len(COSTS)
+
+
+def test_assignment_is_as_cheap_as_that_of_scipy() -> None:
+    assert sum(compare_with_scipy(seed) for seed in range(12)) > 20_000
+
+
+@pytest.mark.slow
+def test_a_million_assignments_are_as_cheap_as_those_of_scipy() -> None:
+    assert sum(compare_with_scipy(seed, problems=1000) for seed in range(12, 124)) > 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"costs": torch.ones(3, 4)}, r"assignment: costs must be \[P, Q, M\], got \[3, 4\]"),
+        ({"counts": torch.ones(3).long()}, r"counts must be \[P\] with costs' P, got \[3\]"),
+        ({"counts": torch.tensor([1, 5])}, "counts must be between 0 and 4, got 5 at problem 1"),
+        ({"counts": torch.tensor([-1, 0])}, "counts must be between 0 and 4, got -1 at problem 0"),
+        ({"counts": torch.ones(2)}, "counts must be int64, got Float"),
+        ({"costs": torch.ones(2, 3, 4).int()}, "costs must be float32, .* or bfloat16, got Int"),
+    ],
+)
+def test_wrong_assignment_inputs(changes: dict[str, Any], message: str) -> None:
+    inputs: dict[str, Any] = {"costs": torch.ones(2, 3, 4), "counts": torch.tensor([4, 1])}
+    with pytest.raises(RuntimeError, match=message):
+        ops.assignment(**{**inputs, **changes})
 
 
 def test_centre_and_width_there_and_back() -> None:

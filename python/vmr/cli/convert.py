@@ -16,9 +16,9 @@ def add_parser(commands: Commands) -> None:
     parser = commands.add_parser(
         "convert",
         help="turn a released checkpoint of an official code into a model of vmr",
-        description="Reads a checkpoint that the authors of Moment-DETR or QD-DETR released (which of "
-        "them shows in its tensors) and writes it as safetensors, config.json and a model card, "
-        "which every command takes as --checkpoint. The file is a pickle; nothing in it is run.",
+        description="Reads a checkpoint that the authors of Moment-DETR, QD-DETR or BM-DETR released "
+        "(which of them shows in its tensors) and writes it as safetensors, config.json and a model "
+        "card, which every command takes as --checkpoint. The file is a pickle; nothing in it is run.",
     )
     parser.add_argument(
         "checkpoint", type=Path, metavar="CHECKPOINT", help="the file, e.g. model_best.ckpt"

@@ -35,6 +35,11 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "-k", "--top-k", type=int, default=5, metavar="N", help="moments a query (default: 5)"
     )
+    parser.add_argument(
+        "--system", metavar="NAME",
+        help="granalign (default without --checkpoint), or the system that the checkpoint has to be of, "
+        "e.g. bm-detr or afa-fsgd (default: whichever it is of)",
+    )  # fmt: skip
     trained = parser.add_argument_group(
         "a trained model",
         "Frames and sentences are encoded as those were that it was trained on; --encoder, "
@@ -129,6 +134,8 @@ def _check_sides(options: argparse.Namespace, *, trained: bool) -> None:
     """Refuses what does not go with the one or the other."""
     from vmr.errors import InputError
 
+    if options.system is not None:
+        systems.check_name(options.system, trained=trained)
     for name in _OF_GRANALIGN if trained else _OF_A_CHECKPOINT:
         if getattr(options, name) not in (None, []):
             which = "does not go with --checkpoint" if trained else "goes with --checkpoint alone"

@@ -81,6 +81,31 @@ def load(options: argparse.Namespace) -> GranAlign:
     return system
 
 
+def check_name(name: str, *, trained: bool) -> None:
+    """Refuses a system that is not known, and one that goes with the other side.
+
+    Raises:
+        InputError: With what was expected.
+    """
+    from vmr.errors import InputError
+    from vmr.models.registry import TRAINED
+    from vmr.settings import nearest
+
+    asked = _kind(name)
+    if asked not in ("granalign", *TRAINED):
+        raise InputError(
+            f"--system: expected granalign or one of {', '.join(TRAINED)}; got {name!r}"
+            f"{nearest(asked, TRAINED)}"
+        )
+    if trained == (asked == "granalign"):
+        which = "takes no --checkpoint" if trained else "is trained: it needs a --checkpoint"
+        raise InputError(f"--system: {name} {which}")
+
+
+def _kind(name: str) -> str:
+    return name.replace("_", "-").lower()
+
+
 def load_trained(options: argparse.Namespace) -> Retriever:
     """The trained model that the options ask for; its encoders are told on stderr.
 
@@ -88,6 +113,7 @@ def load_trained(options: argparse.Namespace) -> Retriever:
         InputError: There is no such checkpoint, or no known encoder gives what it was trained on.
         BackendError: An encoder is not there.
     """
+    from vmr.errors import InputError
     from vmr.models.retriever import Retriever
 
     system = Retriever.from_pretrained(
@@ -101,6 +127,11 @@ def load_trained(options: argparse.Namespace) -> Retriever:
         device=options.device,
         cache=None if options.no_cache else "default",
     )
+    if options.system is not None and system.model.kind != _kind(options.system):
+        raise InputError(
+            f"--system: {options.checkpoint} is a checkpoint of {system.model.kind}, not of "
+            f"{options.system}"
+        )
     parts = {part: name for part, name in system.backends.items() if part != "model"}
     print(f"vmr: {system.backends['model']} on {_listed(parts)}", file=sys.stderr)
     return system

@@ -148,6 +148,11 @@ def locate(name_or_path: str | os.PathLike[str], **hub: Any) -> Path:
             if (folder / CONFIG).is_file():
                 return folder
         raise InputError(f"{path}: expected a checkpoint or a result folder: there is no {CONFIG}")
+    if path.is_file():
+        raise InputError(
+            f"{path}: expected a checkpoint's folder, got a file; vmr convert makes a folder of what an "
+            "official code wrote"
+        )
     name = os.fspath(name_or_path)
     if (hint := slip(name)) is not None:
         raise InputError(

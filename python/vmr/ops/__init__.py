@@ -29,13 +29,14 @@ from vmr.ops.background import (
 from vmr.ops.detection import top_points, vertex_loss
 from vmr.ops.detection_conv import kernel_spectrum, large_conv2d, spectrum_size
 from vmr.ops.granular import granular_proposals, granular_scores
-from vmr.ops.spans import cxw_to_span, span_giou, span_iou, span_nms, span_to_cxw
+from vmr.ops.spans import assignment, cxw_to_span, span_giou, span_iou, span_nms, span_to_cxw
 
 __all__ = [
     "HAS_CUDA",
     "aligned_frames",
     "aligned_similarity",
     "anchor_segment",
+    "assignment",
     "attention_pool",
     "attentive_pool",
     "cxw_to_span",

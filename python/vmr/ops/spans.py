@@ -1,4 +1,4 @@
-"""Temporal spans [start, end]: overlap, suppression, and the centre-width form."""
+"""Temporal spans [start, end]: overlap, suppression, assignment, and the centre-width form."""
 
 from __future__ import annotations
 
@@ -77,6 +77,32 @@ def span_nms(
     return indices, counts
 
 
+def assignment(costs: Tensor, counts: Tensor) -> Tensor:
+    """The cheapest one-to-one assignment of slots to windows, for each problem of a batch.
+
+    ::
+
+        minimise sum_i costs[slot_i, i]  over the min(Q, count) pairs of a slot and a window
+
+    by shortest augmenting paths (Crouse, IEEE TAES 52(4), 2016). Where a problem has more windows than
+    slots, those windows are left out whose absence is cheapest.
+
+    Args:
+        costs: [P, Q, M] of Q slots and M windows; float32, float64, float16 or bfloat16. Computed in
+            float64. NaN and infinity count as 1e6, minus infinity as -1e6, so that there always is an
+            assignment.
+        counts: [P] int64, how many windows each problem has, 0 to M. What lies beyond changes nothing.
+
+    Returns:
+        [P, M] int64: the slot of each window, -1 for those left out and beyond the count. Of equally
+        cheap assignments always the same, whatever the device.
+
+    Not differentiable. Under autocast: float32.
+    """
+    slots: Tensor = torch.ops.vmr.assignment(costs.detach(), counts)
+    return slots
+
+
 def cxw_to_span(cxw: Tensor) -> Tensor:
     """(start, end) of spans given as (centre, width), [..., 2] each. Differentiable."""
     centre, width = cxw.unbind(-1)
@@ -110,6 +136,10 @@ def _fake_nms(
     return lengths.new_empty(spans.shape[0], top_k), lengths.new_empty(spans.shape[0])
 
 
+def _fake_assignment(costs: Tensor, counts: Tensor) -> Tensor:
+    return counts.new_empty(costs.shape[0], costs.shape[2])
+
+
 def _iou_backward(context: Any, gradients: Tensor) -> Any:
     return torch.ops.vmr.span_iou_backward(gradients, *context.saved_tensors)
 
@@ -123,3 +153,4 @@ register("span_giou", reference=reference.span_giou, fake=_fake_overlaps, backwa
 register("span_iou_backward", reference=reference.span_iou_backward, fake=_fake_overlaps_backward)
 register("span_giou_backward", reference=reference.span_giou_backward, fake=_fake_overlaps_backward)
 register("span_nms", reference=reference.span_nms, fake=_fake_nms)
+register("assignment", reference=reference.assignment, fake=_fake_assignment)

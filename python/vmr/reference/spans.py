@@ -68,3 +68,60 @@ def span_nms(
         indices[query, : len(kept)] = torch.tensor(kept, dtype=torch.int64)
         counts[query] = len(kept)
     return indices.to(spans.device), counts.to(spans.device)
+
+
+def assignment(costs: Tensor, counts: Tensor) -> Tensor:
+    """The cheapest assignment of slots to windows; rows are those of which there are fewer."""
+    problems, slots, windows = costs.shape
+    table = costs.double().nan_to_num(nan=1e6, posinf=1e6, neginf=-1e6).cpu()
+    found = torch.full((problems, windows), -1)
+    for problem, count in enumerate(counts.clamp(0, windows).tolist()):
+        own = table[problem, :, :count]
+        if count <= slots:
+            found[problem, :count] = _cheapest_columns(own.T)
+        else:
+            found[problem, _cheapest_columns(own)] = torch.arange(slots)
+    return found.to(costs.device)
+
+
+def _cheapest_columns(cost: Tensor) -> Tensor:
+    """The column of each row, [N] of costs [N, M] with N <= M (Crouse, 2016).
+
+    u and v are the potentials of rows and columns: no reduced cost ``cost[i, j] - u[i] - v[j]`` is below
+    zero, and those of assigned pairs are zero.
+    """
+    rows, columns = cost.shape
+    u, v = torch.zeros(rows).double(), torch.zeros(columns).double()
+    row_of = [-1] * columns
+    column_of = [-1] * rows
+    for start in range(rows):
+        # The shortest path from this row to a free column, by Dijkstra's algorithm on reduced costs.
+        shortest = torch.full((columns,), torch.inf).double()
+        previous = torch.full((columns,), start)
+        reached = torch.zeros(columns, dtype=torch.bool)
+        row, distance = start, 0.0
+        while row >= 0:
+            through = (distance - u[row]) + (cost[row] - v)
+            shorter = ~reached & (through < shortest)
+            shortest[shorter] = through[shorter]
+            previous[shorter] = row
+            # Of equally near columns a free one, and then the first.
+            _, _, end = min(
+                (shortest[j].item(), row_of[j] >= 0, j) for j in range(columns) if not reached[j]
+            )
+            reached[end] = True
+            row, distance = row_of[end], shortest[end].item()
+
+        u[start] += distance
+        for j in reached.nonzero()[:, 0].tolist():
+            change = distance - shortest[j]
+            v[j] -= change
+            if row_of[j] >= 0:
+                u[row_of[j]] += change
+
+        row = -1
+        while row != start:  # along the path, each row moves to the next column
+            row = int(previous[end])
+            row_of[end] = row
+            column_of[row], end = end, column_of[row]
+    return torch.tensor(column_of, dtype=torch.int64)

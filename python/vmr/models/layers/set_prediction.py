@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -17,46 +15,43 @@ from vmr.models.layers.targets import Clips, Windows
 from vmr.reference.common import widened
 
 FOREGROUND, BACKGROUND = 0, 1
-_WORST = 1e6
 
 
 class Match(NamedTuple):
-    """Which slot of which decoder layer answers for which window: four [K] int64.
+    """Which slot answers for which window, after each decoder layer.
 
     Attributes:
-        layer: Of the decoder.
-        sample: Of the batch.
-        slot: Of the layer's Q.
-        window: Of the sample's.
+        slots: [L, B, M] int64; -1 for windows that no slot answers for.
     """
 
-    layer: Tensor
-    sample: Tensor
-    slot: Tensor
-    window: Tensor
+    slots: Tensor
+
+    def matched_windows(self) -> Tensor:
+        """[L, B, M] truth values."""
+        return self.slots >= 0
+
+    def matched_slots(self, count: int) -> Tensor:
+        """[L, B, Q] truth values, of ``count`` slots Q."""
+        places = torch.arange(count, device=self.slots.device)
+        return (self.slots[..., None] == places).any(dim=2)
 
 
 def assign(costs: Tensor, counts: Tensor) -> Match:
-    """The cheapest matching of each layer and sample (Kuhn, 1955).
+    """The cheapest matching of each layer and sample.
+
+    A model that diverged shall end in a loss of NaN, which is reported, not in the matching: costs that
+    are no number have a value of their own (:func:`vmr.ops.assignment`).
 
     Args:
-        costs: [L, B, Q, M]; NaN costs more than anything else.
+        costs: [L, B, Q, M].
         counts: [B] windows that there are, of M.
 
     Returns:
         min(Q, count) pairs a layer and sample.
     """
-    # A model that diverged shall end in a loss of NaN, which is reported, not in the matching.
-    table = costs.detach().float().nan_to_num(_WORST, _WORST, -_WORST).cpu().numpy()
-    sizes = counts.tolist()
-    found = []
-    for layer, samples in enumerate(table):
-        for sample, cost in enumerate(samples):
-            slots, windows = linear_sum_assignment(cost[:, : sizes[sample]])
-            place = np.broadcast_to([[layer], [sample]], (2, len(slots)))
-            found.append(np.concatenate((place, slots[None], windows[None])))
-    pairs = np.concatenate(found, axis=1) if found else np.zeros((4, 0))
-    return Match(*torch.from_numpy(pairs.astype(np.int64)).to(costs.device).unbind())
+    layers, samples, _, windows = costs.shape
+    slots = ops.assignment(costs.flatten(0, 1), counts.repeat(layers))
+    return Match(slots.view(layers, samples, windows))
 
 
 def match_spans(
@@ -108,14 +103,15 @@ def span_losses(spans: Tensor, windows: Windows, match: Match) -> tuple[Tensor, 
     Returns:
         Two [L]: sums over the pairs of each layer.
     """
-    own = widened(spans[match.layer, match.sample, match.slot])
-    targets = windows.spans[match.sample, match.window].to(own.dtype)
+    none = ~match.matched_windows()
+    places = match.slots.clamp(min=0)[..., None].expand(-1, -1, -1, 2)
+    own = widened(spans).gather(2, places)
+    targets = windows.spans.to(own.dtype).expand_as(own)
     distance = (own - ops.span_to_cxw(targets)).abs().mean(dim=-1)
     apart = 1 - ops.span_giou(ops.cxw_to_span(own), targets, aligned=True)
-    nothing = own.new_zeros(len(spans))
     return (
-        nothing.index_add(0, match.layer, distance),
-        nothing.index_add(0, match.layer, apart),
+        distance.masked_fill(none, 0.0).sum(dim=(1, 2)),
+        apart.masked_fill(none, 0.0).sum(dim=(1, 2)),
     )
 
 
@@ -130,12 +126,11 @@ def label_losses(logits: Tensor, match: Match, background_weight: float) -> Tens
     Returns:
         [L]: sums over all slots of each layer.
     """
-    labels = torch.full(logits.shape[:3], BACKGROUND, device=logits.device)
-    labels[match.layer, match.sample, match.slot] = FOREGROUND
-    rows = widened(logits).reshape(-1, 2)
-    weights = rows.new_tensor([1.0, background_weight])
-    flat = F.cross_entropy(rows, labels.reshape(-1), weights, reduction="none")
-    return flat.reshape(labels.shape).sum(dim=(1, 2))
+    matched = match.matched_slots(logits.shape[2])
+    labels = torch.where(matched, FOREGROUND, BACKGROUND)
+    flat = F.cross_entropy(widened(logits).flatten(0, 2), labels.flatten(), reduction="none")
+    losses = flat.view_as(matched)
+    return torch.where(matched, losses, background_weight * losses).sum(dim=(1, 2))
 
 
 @dataclass(frozen=True)
@@ -181,7 +176,7 @@ class SetLoss:
     def counts(self, windows: Windows, **more: Tensor) -> dict[str, Tensor]:
         """Matched windows, and slots, for each term; with ``more`` of every layer."""
         matched = windows.counts.clamp(max=self.slots).sum().float()
-        slots = matched.new_tensor(len(windows.counts) * self.slots)
+        slots = torch.full_like(matched, len(windows.counts) * self.slots)
         layered = {"span": matched, "giou": matched, "label": slots, **more}
         # Tensors of their own, so that each may be summed in place over processes.
         return {
@@ -267,8 +262,7 @@ def alignment_losses(slots: Tensor, tokens: Tensor, match: Match, temperature: f
         [L]: sums over the samples with a matched slot.
     """
     logits = torch.einsum("lbqc,bc->lbq", widened(slots), widened(tokens).sum(dim=1)) / temperature
-    matched = torch.zeros_like(logits, dtype=torch.bool)
-    matched[match.layer, match.sample, match.slot] = True
+    matched = match.matched_slots(logits.shape[2])
     counts = matched.sum(dim=-1)
     positive = logits.masked_fill(~matched, 0.0).sum(dim=-1) / counts.clamp(min=1)
     return (logits.logsumexp(dim=-1) - positive).masked_fill(counts == 0, 0.0).sum(dim=-1)

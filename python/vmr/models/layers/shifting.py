@@ -42,7 +42,7 @@ def shiftable(batch: Batch, windows: Windows, rule: ShiftRule, below: float | No
     short = torch.ones_like(windows.counts, dtype=torch.bool)
     if below is not None:
         short = batch.durations < below
-    if rule == "published":
+    if rule == "published" or windows.spans.shape[1] == 0:
         return short & (windows.counts > 0)
     rows = moment_rows(windows, batch.video_lengths, "middle")[:, 0]
     spare = batch.video_lengths - (rows[:, 1] - rows[:, 0] + 1)
@@ -78,6 +78,8 @@ def draw_shift(
         spans = torch.where((block < lengths)[:, None], numbers, spans)
     else:
         spans = spans + (target - first)[:, None] / counts
+        # Half a row at most hangs over an end: the span keeps its length.
+        spans = spans - spans[:, :1].clamp(max=0) - (spans[:, 1:] - 1).clamp(min=0)
     moved = torch.stack((target, target + block - 1), dim=1)
     return Shift(chosen, order, spans.clamp(0, 1), moved)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from vmr.models.bm_detr_config import BMDETRConfig
 from vmr.models.layers.transformer import Activation
 from vmr.models.official.names import Rule, renamed
@@ -47,12 +49,11 @@ def plan(released: Released) -> Plan:
     shapes = settled(released, options)
     # The code adds up two pairs a query and doubles them, and vmr takes the mean.
     margin_weight = 2 * options.lw_saliency
-    dataset = options.dset_name or "unknown data"
     config = BMDETRConfig(
         **{**sizes(options, shapes), "round_to": options.clip_length},
         **OFFICIAL,
         activation=options.transformer_activation,
-        contrastive_dim=shapes.contrastive_hdim or BMDETRConfig().contrastive_dim,
+        contrastive_dim=_rows(released, "contrastive_align_vid_proj.weight"),
         span_weight=options.span_loss_coef,
         giou_weight=options.giou_loss_coef,
         label_weight=options.label_loss_coef,
@@ -67,8 +68,16 @@ def plan(released: Released) -> Plan:
         accuracy_term=options.class_loss_coef != 0,
         longest=options.max_v_l * options.clip_length,
     )
-    pack = feature_pack(options, shapes.columns, f"BM-DETR on {dataset}")
+    pack = feature_pack(options, shapes.columns, "BM-DETR")
+    if pack is not None and options.dset_name != "hl":
+        pack = msgspec.structs.replace(pack, assumed=True)
     return Plan(config, rules(config), pack, options)
+
+
+def _rows(released: Released, name: str) -> int:
+    """Of a weight; where it lacks, that is said when the weights are filled in."""
+    found = released.tensors.get(name)
+    return 1 if found is None else len(found)
 
 
 OFFICIAL: dict[str, Any] = {

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 from torch import Tensor
 
-from vmr.data.pack_spec import TEF, Pack, Source, Text
+from vmr.data.pack_spec import TEF, Normalise, Pack, Source, Text
 from vmr.errors import InputError
 from vmr.models.official.reading import Released
 from vmr.settings import convert
@@ -18,7 +18,7 @@ from vmr.settings import convert
 T = TypeVar("T", bound="Options")
 
 _TEF_COLUMNS = 2
-_DATA = {"hl": "QVHighlights", None: "data of its own"}
+_DATA = {"hl": "QVHighlights", "charades": "Charades-STA", None: "unknown data"}
 _WIDTHS = {"slowfast": 2304, "clip": 512, "pann": 2048}
 
 
@@ -116,7 +116,8 @@ class Shapes(msgspec.Struct, frozen=True, kw_only=True):
             dec_layers=count("transformer.decoder.layers"),
             n_input_proj=count("input_vid_proj"),
             num_queries=size("query_embed.weight", 0),
-            contrastive_hdim=size("contrastive_align_projection_query.weight", 0),
+            contrastive_hdim=size("contrastive_align_projection_query.weight", 0)
+            or size("contrastive_align_vid_proj.weight", 0),
         )
 
 
@@ -218,16 +219,18 @@ def feature_pack(options: Options, columns: int | None, who: str) -> Pack | None
     if not options.v_feat_dirs:
         return None
     time = "tef" in options.ctx_mode
-    normalise = "none" if options.no_norm_vfeat else "l2"
+    normalise: Normalise = "none" if options.no_norm_vfeat else "l2"
     folders = {_short(folder): _last(folder) for folder in options.v_feat_dirs}
     if len(folders) < len(options.v_feat_dirs):
-        folders = {_last(folder): _last(folder) for folder in options.v_feat_dirs}
+        return None  # folders of the same name, in several places
     names = list(folders) + ([TEF] if time else [])
-    files = {name: f"{folder}/{{vid}}.npz" for name, folder in folders.items()}
+    files: dict[str, tuple[str, ...]] = {
+        name: (f"{folder}/{{vid}}.npz", f"{folder}/{{vid}}.npy") for name, folder in folders.items()
+    }
     if options.a_feat_dir is not None:
         name = _short(options.a_feat_dir)
         names += [name] + ([TEF] if time else [])
-        files[name] = f"{_last(options.a_feat_dir)}/{{vid}}.npy"
+        files[name] = (f"{_last(options.a_feat_dir)}/{{vid}}.npy",)
     widths = {name: _WIDTHS.get(name) for name in files}
     left = None if columns is None else columns - _TEF_COLUMNS * names.count(TEF)
     if len(files) == 1:
@@ -247,8 +250,8 @@ def feature_pack(options: Options, columns: int | None, who: str) -> Pack | None
         folders=(".", "features"),
         columns=tuple(names),
         sources={
-            name: Source(files=(place,), dim=widths[name], normalise=normalise)  # type: ignore[arg-type]
-            for name, place in files.items()
+            name: Source(files=places, dim=widths[name], normalise=normalise)
+            for name, places in files.items()
         },
         seconds_per_row=options.clip_length,
         max_rows=options.max_v_l,
