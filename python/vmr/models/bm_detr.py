@@ -151,6 +151,7 @@ class BMDETR(MomentModel):
     kind = "bm-detr"
     config_type = BMDETRConfig
     config: BMDETRConfig
+    reads_negatives = True
 
     def __init__(self, config: BMDETRConfig) -> None:
         super().__init__(config)
