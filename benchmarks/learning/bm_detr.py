@@ -105,10 +105,12 @@ def main() -> None:
         Corpus("charades", asked.charades.resolve(), (), ()),
         # Its clips have 2 s, and its videos 150 s: neither paper nor code shift them.
         Corpus(
-            "qvhighlights", asked.qvhighlights.resolve(), (),
+            "qvhighlights",
+            asked.qvhighlights.resolve(),
+            ("data.val={root}/val_500.jsonl",),
             ("model.round_to=2.0", "model.shifting='off'"),
         ),
-    )  # fmt: skip
+    )
     seeds = [int(seed) for seed in asked.seeds.split(",")]
     runs = [
         Run(
@@ -123,6 +125,7 @@ def main() -> None:
         for side in CONFIGS
         if side not in LEARN_NOTHING or seed == seeds[0]
     ]
+    runs.sort(key=lambda run: (run.corpus.name, run.side == WITHOUT))
     make_folder(asked.out)
     if not asked.report:
         _train(runs, asked.jobs)
@@ -141,6 +144,8 @@ def _train(runs: Sequence[Run], jobs: int) -> None:
     began = time.monotonic()
 
     def one(run: Run) -> bool:
+        if run.done:
+            return True
         make_folder(run.folder.parent)
         log = run.folder.with_suffix(".log")
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
