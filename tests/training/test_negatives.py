@@ -22,7 +22,7 @@ from tests.training.runs import run, weights
 from vmr.cli import main
 from vmr.data.negatives import NegativeQueries
 from vmr.data.records import Query
-from vmr.errors import InputError
+from vmr.errors import InputError, VmrWarning
 from vmr.models.layers.padding import masked_mean, row_mask
 from vmr.training import EpochBatches, load_config, set_up, setup
 
@@ -140,6 +140,7 @@ def test_what_does_not_fit_is_refused() -> None:
 class Against(vmr.MomentDETR):
     """Reads a sentence less what stands against it."""
 
+    reads_negatives = True
     seen: list[tuple[bool, bool]]  # of each batch: training, whether there are negatives
 
     def inputs(self, batch: Any) -> dict[str, Any]:
@@ -186,7 +187,8 @@ def test_a_run_with_negatives_goes_on_as_one_left_alone(
 def test_other_negatives_are_another_run(config: str, corpus: Path, tmp_path: Path) -> None:
     settings = ["training.epochs=1", "data.negatives={rule: paper, encoder: features}"]
     out = tmp_path / "run"
-    run(config, out, *settings)
+    with pytest.warns(VmrWarning, match="moment-detr reads no negative queries"):
+        run(config, out, *settings)
     inputs = json.loads((out / "run.json").read_text())["inputs"]
     assert len(inputs["negatives"]) == 64
     with pytest.raises(InputError, match=r"data\.negatives\.iou was 0\.5 and is 0\.4"):

@@ -20,15 +20,17 @@ from vmr.errors import InputError
 from vmr.models.answers import predictions
 from vmr.models.base import MomentModel
 from vmr.models.bm_detr_config import BMDETRConfig, check
+from vmr.models.layers.contrast import ContrastEncoder
 from vmr.models.layers.contrastive import batch_contrastive
 from vmr.models.layers.dab import DabDecoder
+from vmr.models.layers.kept_rows import KeptRows
 from vmr.models.layers.moment_rows import in_ranges, moment_rows, sampled_hinge, sampled_pairs
-from vmr.models.layers.padding import row_mask, without_padding
+from vmr.models.layers.padding import row_mask
 from vmr.models.layers.projection import InputProjection, Mlp, sine_positions
 from vmr.models.layers.set_prediction import FOREGROUND, SetLoss
 from vmr.models.layers.shifting import Shift, draw_shift, shiftable
 from vmr.models.layers.targets import Windows, ranked_clips, relative_windows, rows_inside
-from vmr.models.layers.transformer import Decoder, ScaledEncoder
+from vmr.models.layers.transformer import Decoder
 from vmr.progress import Progress, silent
 from vmr.reference.common import widened
 
@@ -149,6 +151,7 @@ class BMDETR(MomentModel):
     kind = "bm-detr"
     config_type = BMDETRConfig
     config: BMDETRConfig
+    reads_negatives = True
 
     def __init__(self, config: BMDETRConfig) -> None:
         super().__init__(config)
@@ -164,7 +167,7 @@ class BMDETR(MomentModel):
         self.video_projection = projection(video_dim)
         self.text_projection = projection(text_dim)
         shape = hidden, config.heads, config.feed_forward, config.dropout
-        self.encoder = ScaledEncoder(
+        self.encoder = ContrastEncoder(
             *shape, layers=config.encoder_layers, activation=config.activation
         )
         if config.background:
@@ -257,26 +260,22 @@ class BMDETR(MomentModel):
         if shift is not None:
             video = torch.cat((video, self._shifted(video, shift)))
             video_lengths = torch.cat((video_lengths, video_lengths[shift.of]))
-        passes = len(video_lengths)
         frame_mask = row_mask(video_lengths, rows)
-        frames = _projected(self.video_projection, video, frame_mask)
-        tokens = _projected(self.text_projection, words, row_mask(word_lengths, words.shape[2]))
-        if shift is not None:  # copies have the sentences of what they are copies of
-            tokens = torch.cat((tokens, tokens[:, shift.of]), dim=1)
-            word_lengths = torch.cat((word_lengths, word_lengths[:, shift.of]), dim=1)
+        shown = KeptRows(frame_mask)
+        frames = self.video_projection(shown.taken(video))
+        tokens, read_rows = self._tokens(words, word_lengths, shift)
         positions = sine_positions(video_lengths, rows, config.hidden)
-        token_mask = row_mask(word_lengths.flatten(), tokens.shape[2])
-        seen_mask = frame_mask.repeat(len(tokens), 1)
-        padding = ~torch.cat((seen_mask, token_mask), dim=1)
         # Eqs. 2 and 3, of queries and negative queries in one batch.
-        memory, against = self.encoder.contrasted(frames, positions, tokens, padding)
+        memory, against, mask = self.encoder(
+            frames, shown.taken(positions), shown, tokens, read_rows
+        )
         seen, read = memory[:, :rows], memory[:, rows:]
         positive, joint, attention = None, None, None
         if config.background:
             seen, joint, positive, attention = self.matcher(seen, video_lengths, against)
             if config.decoder_memory == "attended":
                 memory = torch.cat((seen, read), dim=1)
-        spans, slots = self._decoded(memory, positions, padding[:passes])
+        spans, slots = self._decoded(memory, positions, ~mask)
         saliency = self.saliency_head(seen).squeeze(-1).masked_fill(~frame_mask, 0.0)
         return BMDETROutput(
             spans=spans,
@@ -290,6 +289,20 @@ class BMDETR(MomentModel):
             shift=shift,
             pairs=pairs,
         )
+
+    def _tokens(
+        self, words: Tensor, lengths: Tensor, shift: Shift | None
+    ) -> tuple[Tensor, KeptRows]:
+        """Tokens [K, B, L, X] projected, once for queries and their copies: the rows of [K * P, L]."""
+        read = KeptRows(row_mask(lengths, words.shape[2]).flatten(0, 1))
+        tokens: Tensor = self.text_projection(read.taken(words.flatten(0, 1)))
+        if shift is None:
+            return tokens, read
+        rows = read.put_back(tokens).view(*words.shape[:3], -1)
+        rows = torch.cat((rows, rows[:, shift.of]), dim=1).flatten(0, 1)
+        lengths = torch.cat((lengths, lengths[:, shift.of]), dim=1)
+        read = KeptRows(row_mask(lengths.flatten(), words.shape[2]))
+        return read.taken(rows), read
 
     def _decoded(self, memory: Tensor, positions: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
         """Spans [layers, P, M, 2] and slots [layers, P, M, d] of the layers that count."""
@@ -470,14 +483,6 @@ class BMDETR(MomentModel):
         scores = outputs.logits[-1, :queries].float().softmax(dim=-1)[..., FOREGROUND]
         saliency = outputs.saliency[:queries]
         return predictions(batch, spans, scores, row_scores=saliency, round_to=config.round_to)
-
-
-def _projected(projection: nn.Module, features: Tensor, mask: Tensor) -> Tensor:
-    """Features [..., N, X] as [..., N, d]; what stands where ``mask`` is false changes nothing."""
-    if torch.is_grad_enabled():  # NaN in the padding would reach the gradients of weights
-        clean: Tensor = projection(without_padding(features, mask))
-        return clean
-    return without_padding(projection(features), mask)  # fewer numbers to go over
 
 
 def _stacked(sentences: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +22,7 @@ from vmr.data.dataset import Batch, Item, MomentDataset, collate
 from vmr.data.negatives import NegativeQueries, sentence_embeddings, token_embeddings
 from vmr.data.packs import FeaturePack, load_pack
 from vmr.data.records import Query
-from vmr.errors import InputError
+from vmr.errors import InputError, VmrWarning
 from vmr.evaluation.predictions import Prediction
 from vmr.evaluation.scoring import evaluate
 from vmr.models.base import ModelConfig, MomentModel
@@ -102,6 +103,12 @@ def set_up(config: Config, progress: Progress = silent) -> Setup:
         sources[split] = f"{path.name}, {len(sets[split])} queries"
     negatives = _negatives(data, sets["train"], progress)
     if negatives is not None:
+        if not kind.reads_negatives:
+            warnings.warn(
+                f"data.negatives: {kind.kind} reads no negative queries: they are drawn for nothing",
+                VmrWarning,
+                stacklevel=2,
+            )
         inputs["negatives"] = negatives.digest()
     if config.training.epochs and not any(query.windows for query in sets["train"].queries):
         raise InputError(f"data.train: {data.train}: has no windows to learn from")

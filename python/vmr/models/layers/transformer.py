@@ -8,8 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vmr.models.layers.projection import Mlp
-
 Activation = Literal["relu", "prelu"]
 
 Rules = dict[str, tuple[bool, str]]
@@ -218,111 +216,6 @@ class Encoder(nn.Module):
         for layer in self.layers:
             rows = layer(rows, padding, positions)
         return rows
-
-
-class ScaledEncoder(nn.Module):
-    """Encoder layers whose positions are scaled by what the rows hold, as DAB-DETR has it.
-
-    ::
-
-        layer(rows, positions * MLP(rows))
-
-    with one network for all layers (Liu et al., ICLR 2022). Only the first rows have positions.
-
-    Args:
-        columns: D.
-        heads: Of the attentions.
-        hidden: Columns inside the feed-forward networks.
-        dropout: As in :class:`EncoderLayer`.
-        layers: How many.
-        activation: Of the feed-forward networks.
-    """
-
-    def __init__(
-        self,
-        columns: int,
-        heads: int,
-        hidden: int,
-        dropout: float,
-        *,
-        layers: int,
-        activation: Activation = "relu",
-    ) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(
-            EncoderLayer(columns, heads, hidden, dropout, activation) for _ in range(layers)
-        )
-        self.position_scale = Mlp(columns, columns, columns, layers=2)
-        xavier(self)
-
-    def forward(self, rows: Tensor, padding: Tensor, positions: Tensor) -> Tensor:
-        """Rows [B, N, D], where they are padding, positions [B, T, D] of the first T: [B, N, D]."""
-        for layer in self.layers:
-            rows = layer(rows, padding, self._scaled(rows, positions))
-        return rows
-
-    def contrasted(
-        self, frames: Tensor, positions: Tensor, tokens: Tensor, padding: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
-        """The same frames read with several sentences, of which only the first's tokens are asked for.
-
-        What a layer does to frames before they meet a sentence is done once, and the last layer does
-        nothing to tokens that nobody reads.
-
-        Args:
-            frames: [B, T, D].
-            positions: [B, T, D].
-            tokens: [K, B, L, D] of K sentences each.
-            padding: [K * B, T + L], where frames and tokens are padding.
-
-        Returns:
-            [B, T + L, D] with the first sentences, and [(K - 1) * B, T, D] of frames with the others;
-            None where K is 1.
-        """
-        several, batch, placed = len(tokens), len(frames), frames.shape[1]
-        words = tokens.flatten(0, 1)
-        rows = torch.cat((frames.repeat(several, 1, 1), words), dim=1)
-        if several == 1:
-            return self(rows, padding, positions), None
-        own, others = slice(0, batch), slice(batch, None)
-        positions = positions.repeat(several, 1, 1)
-        for number, layer in enumerate(self.layers):
-            assert isinstance(layer, EncoderLayer)
-            attention = layer.attention
-            if number == 0:
-                asking = frames + self._scaled(frames, positions[own])
-                parts = (asking, words, 0, 2), (frames, words, 2, 3)
-                query_key, value = (
-                    torch.cat(
-                        (
-                            attention.projected(seen, first, last).repeat(several, 1, 1),
-                            attention.projected(read, first, last),
-                        ),
-                        dim=1,
-                    )
-                    for seen, read, first, last in parts
-                )
-            else:
-                query_key = attention.projected(rows + self._scaled(rows, positions), 0, 2)
-                value = attention.projected(rows, 2, 3)
-            query, key = query_key.chunk(2, dim=-1)
-            if number < len(self.layers) - 1:
-                rows = layer.added(rows, attention.attended(query, key, value, padding))
-                continue
-            memory, against = (
-                layer.added(
-                    rows[part, :count],
-                    attention.attended(query[part, :count], key[part], value[part], padding[part]),
-                )
-                for part, count in ((own, rows.shape[1]), (others, placed))
-            )
-        return memory, against
-
-    def _scaled(self, rows: Tensor, positions: Tensor) -> Tensor:
-        """Positions [B, T, D] of the first T rows [B, N, D], scaled by them; none behind: [B, N, D]."""
-        placed = positions.shape[1]
-        scaled = positions * self.position_scale(rows[:, :placed])
-        return F.pad(scaled, (0, 0, 0, rows.shape[1] - placed))
 
 
 class Decoder(nn.Module):
