@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vmr.models.layers.projection import Mlp
-from vmr.models.layers.transformer import Activation, FeedForward, by_head, xavier
+from vmr.models.layers.transformer import (
+    Activation,
+    FeedForward,
+    by_head,
+    probability_of,
+    xavier,
+)
+from vmr.ops import residual_dropout
 from vmr.reference.common import widened
 
 CENTRE, WIDTH = 0, 1
@@ -194,11 +201,13 @@ class DabLayer(nn.Module):
             dropout_p=self.attention_dropout if self.training else 0.0,
         )
         found = self.out(found.transpose(1, 2).flatten(2))
-        slots = self.norms[0](slots + self.dropout(found))
+        dropped = probability_of(self.dropout)
+        slots = self.norms[0](residual_dropout(slots, found, probability=dropped))
         asked = places.new_zeros(()) if self.asked_position is None else self.asked_position(places)
         found = self.cross_attention(slots, asked, sine, memory, positions, padding)
-        slots = self.norms[1](slots + self.dropout(found))
-        out: Tensor = self.norms[2](slots + self.dropout(self.feed_forward(slots)))
+        slots = self.norms[1](residual_dropout(slots, found, probability=dropped))
+        found = self.feed_forward(slots)
+        out: Tensor = self.norms[2](residual_dropout(slots, found, probability=dropped))
         return out
 
 

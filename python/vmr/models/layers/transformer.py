@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vmr.ops import activated_dropout, residual_dropout
+
 Activation = Literal["relu", "prelu"]
 
 Rules = dict[str, tuple[bool, str]]
@@ -42,6 +44,20 @@ class FeedForward(nn.Sequential):
             nn.Dropout(dropout),
             nn.Linear(hidden, columns),
         )
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Rows [..., D]."""
+        widen, activation, dropout, narrow = self
+        slope = activation.weight if isinstance(activation, nn.PReLU) else None
+        probability = probability_of(dropout)
+        found: Tensor = narrow(activated_dropout(widen(rows), slope, probability=probability))
+        return found
+
+
+def probability_of(dropout: nn.Module) -> float:
+    """What a dropout module drops by now: nothing but in training."""
+    assert isinstance(dropout, nn.Dropout)
+    return dropout.p if dropout.training else 0.0
 
 
 class Attention(nn.Module):
@@ -145,8 +161,10 @@ class EncoderLayer(nn.Module):
 
     def added(self, rows: Tensor, found: Tensor) -> Tensor:
         """What follows attention, of rows [B, N, D] and what they found: [B, N, D]."""
-        rows = self.norms[0](rows + self.dropout(found))
-        out: Tensor = self.norms[1](rows + self.dropout(self.feed_forward(rows)))
+        dropped = probability_of(self.dropout)
+        rows = self.norms[0](residual_dropout(rows, found, probability=dropped))
+        found = self.feed_forward(rows)
+        out: Tensor = self.norms[1](residual_dropout(rows, found, probability=dropped))
         return out
 
 
@@ -183,12 +201,14 @@ class DecoderLayer(nn.Module):
         Returns:
             [B, Q, D].
         """
+        dropped = probability_of(self.dropout)
         placed = slots + slot_positions
         found = self.self_attention(placed, placed, slots)
-        slots = self.norms[0](slots + self.dropout(found))
+        slots = self.norms[0](residual_dropout(slots, found, probability=dropped))
         found = self.cross_attention(slots + slot_positions, keys, memory, padding)
-        slots = self.norms[1](slots + self.dropout(found))
-        out: Tensor = self.norms[2](slots + self.dropout(self.feed_forward(slots)))
+        slots = self.norms[1](residual_dropout(slots, found, probability=dropped))
+        found = self.feed_forward(slots)
+        out: Tensor = self.norms[2](residual_dropout(slots, found, probability=dropped))
         return out
 
 
