@@ -12,6 +12,7 @@ from vmr.ops import activated_dropout, residual_dropout
 
 Activation = Literal["relu", "prelu"]
 
+_PART = 1024  # rows
 Rules = dict[str, tuple[bool, str]]
 
 
@@ -47,6 +48,14 @@ class FeedForward(nn.Sequential):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Rows [..., D]."""
+        traced = torch.compiler.is_compiling()
+        if rows.device.type != "cpu" or torch.is_grad_enabled() or traced:
+            return self._through(rows)
+        # In parts, whose hidden layer stays in the cache.
+        parts = torch.split(rows.reshape(-1, rows.shape[-1]), _PART)
+        return torch.cat([self._through(part) for part in parts]).view(rows.shape)
+
+    def _through(self, rows: Tensor) -> Tensor:
         widen, activation, dropout, narrow = self
         slope = activation.weight if isinstance(activation, nn.PReLU) else None
         probability = probability_of(dropout)
