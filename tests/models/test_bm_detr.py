@@ -256,7 +256,8 @@ def test_odd_queries_have_a_finite_loss(name: str) -> None:
         of = collate([ODD[name]])
         loss = loss_of(model, of)
         loss.total.backward()
-        assert loss.total.isfinite()
+        # 100 of them is the accuracy term's: no sum is divided by a count that is not its own.
+        assert loss.total < 200
         assert gradients(model).isfinite().all()
         assert len(model.decode(model.eval()(**model.inputs(of)), of)) == 1
 

@@ -352,8 +352,9 @@ class BMDETR(MomentModel):
             return sampled_pairs(in_ranges(ranges, windows.counts, lengths, rows), 2)
 
         graded = sampled_pairs(ranked_clips(batch, rows_inside(windows, lengths, rows)), 1)
-        scored = batch.has_saliency[:, None, None]
-        pairs = torch.where(scored, graded, placed(windows, lengths))
+        # A query with scores alone is not counted among those that the term is divided by.
+        scored = batch.has_saliency & (windows.counts > 0)
+        pairs = torch.where(scored[:, None, None], graded, placed(windows, lengths))
         if shift is None:
             return pairs
         moved = Windows(shift.spans[:, None], torch.ones_like(shift.of))
@@ -445,16 +446,19 @@ class BMDETR(MomentModel):
         """Eq. 17, of the queries and of their copies, each among themselves."""
         config = self.config
         total = videos.new_zeros(())
-        for part in (slice(0, queries), slice(queries, None)):
+        parts = [slice(0, queries)]
+        # Other processes may have copies where this one has none, and all have to ask together.
+        if len(counts) > queries or (self.training and config.shifting != "off"):
+            parts.append(slice(queries, None))
+        for part in parts:
             known = counts[part] > 0
-            if len(known):
-                total = total + batch_contrastive(
-                    videos[part][known],
-                    sentences[part][known],
-                    config.temperature,
-                    both_ways=False,
-                    against=config.semantic_against,
-                )
+            total = total + batch_contrastive(
+                videos[part][known],
+                sentences[part][known],
+                config.temperature,
+                both_ways=False,
+                against=config.semantic_against,
+            )
         return total
 
     def _asked(self, batch: Batch, shift: Shift | None) -> _Asked:
