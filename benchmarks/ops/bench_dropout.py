@@ -85,8 +85,8 @@ def comparisons() -> list[Comparison]:
                     )
                 )
                 found += [
-                    Comparison(work, one_way, 9),
-                    Comparison(f"{work}, forward and backward", both, 9),
+                    Comparison(work, one_way, 5),
+                    Comparison(f"{work}, forward and backward", both, 5),
                 ]
     return found
 
