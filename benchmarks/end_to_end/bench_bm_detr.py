@@ -96,7 +96,7 @@ class Case:
     def __init__(self, work: Work, *, autocast: bool = False) -> None:
         torch.manual_seed(0)
         self.work, self.autocast = work, autocast
-        shifting: Any = "published" if work.shifting else "off"
+        shifting: Any = "published" if work.shifting else "none"
         # Without what the padding of a batch does to its queries.
         config = msgspec.structs.replace(CONFIG, shifting=shifting, official_padding=False)
         self.model = BMDETR(config).train(work.training)

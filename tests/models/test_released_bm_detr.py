@@ -42,7 +42,7 @@ def options(**changes: Any) -> dict[str, Any]:
         "v_feat_dirs": ["features/charades_features/vgg_features"], "ctx_mode": "video_tef",
         "t_feat_dir": "features/charades_features/clip_text_features/",
         "v_feat_dim": detr_case.VIDEO - 2, "t_feat_dim": detr_case.TEXT, "hidden_dim": 16,
-        "nheads": 4, "enc_layers": 2, "dec_layers": 2, "dim_feedforward": 24, "num_queries": 4,
+        "nheads": 4, "enc_layers": 2, "dec_layers": 3, "dim_feedforward": 24, "num_queries": 4,
         "n_input_proj": 2, "contrastive_hdim": 8, "temperature": 0.07, "dropout": 0.0,
         "input_dropout": 0.0, "transformer_activation": "prelu", "use_temporal_shifting": True,
         "additional_losses": ["shifting"], "span_loss_coef": 1, "giou_loss_coef": 8,

@@ -446,6 +446,10 @@ def test_what_does_not_fit_is_said(clip: Trained, colour_video: Path, tmp_path: 
             ["--system", "granalign", "--checkpoint", "C"],
             "--system: granalign takes no --checkpoint",
         ),
+        (
+            ["--system", "bm_detr", "--checkpoint", "C"],
+            "is a checkpoint of afa-fsgd, not of bm_detr",
+        ),
         (["--system", "bm_detr"], "--system: bm_detr is trained: it needs a --checkpoint"),
         (["--system", "bmdetr"], "did you mean 'bm-detr'"),
         (["--anchor-features", "."], "--anchor-features: goes with --checkpoint alone"),

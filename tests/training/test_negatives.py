@@ -184,6 +184,34 @@ def test_a_run_with_negatives_goes_on_as_one_left_alone(
     assert any(not torch.equal(value, other[name]) for name, value in first.items())
 
 
+def test_bm_detr_trains_and_goes_on_as_one_left_alone(config: str, tmp_path: Path) -> None:
+    """With negatives, dropout, shifts, and what it takes from the pack: all drawn by step."""
+    settings = [
+        SAME_VIDEO,
+        "model.kind=bm-detr",
+        "training.one_query_a_video=true",
+        "training.accumulate=2",
+    ]
+    said: list[str] = []
+    run(config, tmp_path / "alone", *settings, tell=said.append)
+    assert any("negative queries (rule same_video)" in line for line in said)
+    stored = json.loads((tmp_path / "alone" / "best" / "config.json").read_text())
+    assert stored["config"]["still_columns"] == 2  # the pack has a TEF
+
+    def interrupt(status: Any) -> None:
+        if status.step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    out = tmp_path / "stopped"
+    with pytest.raises(KeyboardInterrupt):
+        run(config, out, *settings, watch=interrupt)
+    run(config, out, *settings)
+    first, second = weights(tmp_path / "alone"), weights(out)
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    run(config, tmp_path / "none", "model.kind=bm-detr", "data.negatives=null", tell=said.append)
+    assert said[-1] == "negative queries: none, since data.negatives is not set"
+
+
 def test_other_negatives_are_another_run(config: str, corpus: Path, tmp_path: Path) -> None:
     settings = ["training.epochs=1", "data.negatives={rule: paper, encoder: features}"]
     out = tmp_path / "run"

@@ -25,7 +25,7 @@ from vmr.models.layers.contrastive import batch_contrastive
 from vmr.models.layers.dab import DabDecoder
 from vmr.models.layers.kept_rows import KeptRows
 from vmr.models.layers.moment_rows import in_ranges, moment_rows, sampled_hinge, sampled_pairs
-from vmr.models.layers.padding import row_mask
+from vmr.models.layers.padding import check_lengths, row_mask
 from vmr.models.layers.projection import InputProjection, Mlp, sine_positions
 from vmr.models.layers.set_prediction import FOREGROUND, SetLoss
 from vmr.models.layers.shifting import Shift, draw_shift, shiftable
@@ -249,12 +249,22 @@ class BMDETR(MomentModel):
             text_lengths: [B] tokens.
             negative_text: [B, L', text_dim] of negative queries; None for none.
             negative_lengths: [B] tokens.
-            shift: Copies of samples that are read as well.
-            pairs: Passed on to the loss.
+            shift: Copies of samples that are read as well; :meth:`inputs` draws them in training.
+            pairs: Passed on to the loss; likewise.
+
+        Raises:
+            InputError: Features of another width, lengths that are none, or negative queries that do not
+                fit the batch.
         """
         rows, config = video.shape[1], self.config
+        self._check(video, video_lengths, text, text_lengths)
         sentences = [(text, text_lengths)]
+        if (negative_text is None) != (negative_lengths is None):
+            raise InputError(
+                f"{self.kind}: negative_text and negative_lengths go together, got one"
+            )
         if negative_text is not None and negative_lengths is not None:
+            self._check(video, video_lengths, negative_text, negative_lengths, "negative_")
             sentences.append((negative_text, negative_lengths))
         words, word_lengths = _stacked(sentences)
         if shift is not None:
@@ -289,6 +299,18 @@ class BMDETR(MomentModel):
             shift=shift,
             pairs=pairs,
         )
+
+    def _check(
+        self, video: Tensor, rows: Tensor, text: Tensor, tokens: Tensor, prefix: str = ""
+    ) -> None:
+        self.check_widths(video, text)
+        check_lengths(f"{self.kind}: video", rows, len(video))
+        check_lengths(f"{self.kind}: {prefix}text", tokens, len(video))
+        if len(text) != len(video):
+            raise InputError(
+                f"{self.kind}: {prefix}text: expected {len(video)} sentences, one a video, got "
+                f"{len(text)}"
+            )
 
     def _tokens(
         self, words: Tensor, lengths: Tensor, shift: Shift | None
@@ -327,7 +349,7 @@ class BMDETR(MomentModel):
 
     def _draw_shift(self, batch: Batch) -> Shift | None:
         rule = self.config.shifting
-        if rule == "off":
+        if rule == "none":
             return None
         return draw_shift(batch, relative_windows(batch), rule, self.config.shift_below)
 
@@ -383,7 +405,7 @@ class BMDETR(MomentModel):
         config = self.config
         windows = relative_windows(batch)
         counts = windows.counts
-        if self.training and config.shifting != "off":
+        if self.training and config.shifting != "none":
             copies = shiftable(batch, windows, config.shifting, config.shift_below)
             counts = torch.cat((counts, torch.ones_like(counts)[copies]))
         found = self.set_loss.counts(Windows(windows.spans, counts))
@@ -448,7 +470,7 @@ class BMDETR(MomentModel):
         total = videos.new_zeros(())
         parts = [slice(0, queries)]
         # Other processes may have copies where this one has none, and all have to ask together.
-        if len(counts) > queries or (self.training and config.shifting != "off"):
+        if len(counts) > queries or (self.training and config.shifting != "none"):
             parts.append(slice(queries, None))
         for part in parts:
             known = counts[part] > 0

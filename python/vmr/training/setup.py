@@ -15,7 +15,7 @@ import msgspec
 import torch
 from torch.utils.data import DataLoader
 
-from vmr.backends import load_sentence_encoder
+from vmr.backends import SentenceEncoder, load_sentence_encoder
 from vmr.cache import Cache
 from vmr.data.annotations import Queries, read_queries
 from vmr.data.dataset import Batch, Item, MomentDataset, collate
@@ -135,14 +135,14 @@ def _negatives(
     if not train.pack.has_tokens:
         raise InputError(
             f"data.negatives: {train.pack.name}: has no tokens of sentences, which negative queries are "
-            "given by; take a pack that has some, or data.negatives=null"
+            "given by; take a pack that has some"
         )
     if config.encoder == "features":
         embeddings = token_embeddings(train.queries, train.pack, progress=progress)
     else:
         embeddings = sentence_embeddings(
             train.queries,
-            lambda: load_sentence_encoder(config.encoder),
+            lambda: _encoder(config.encoder),
             cache=Cache(),
             progress=progress,
         )
@@ -158,6 +158,16 @@ def _negatives(
             where=f"data.train: {_path(data.train, data, 'train')}",
         )
     )
+
+
+def _encoder(spec: str) -> SentenceEncoder:
+    try:
+        return load_sentence_encoder(spec)
+    except InputError as error:
+        raise InputError(
+            f"data.negatives.encoder: expected features (the pack's own tokens) or a sentence encoder, "
+            f"got {spec!r}{nearest(spec, ['features'])}; {error}"
+        ) from None
 
 
 def batches_of(
@@ -264,6 +274,10 @@ def _model_config(config: Config, kind: type[MomentModel], item: Item) -> ModelC
         widths["text_dim"] = len(item.pooled)
     elif item.text is not None:
         widths["text_dim"] = item.text.shape[1]
+    elif not kind.wants_pooled and config.model.get("text_dim") is None:
+        raise InputError(
+            f"data.root: {kind.kind} reads the tokens of sentences, and the feature pack has none"
+        )
     values = dict(config.model)
     for name, width in widths.items():
         if values.get(name) is None:
