@@ -104,6 +104,15 @@ def test_options_become_settings(tmp_path: Path) -> None:
     assert pack.seconds_per_row == 1
 
 
+def test_videos_of_tacos_have_names_of_their_own(tmp_path: Path) -> None:
+    folders = ["features/tacos_features/c3d_features"]
+    model = from_official(released(tmp_path, dset_name="tacos", v_feat_dirs=folders))
+    assert model.about is not None
+    assert model.about.pack is not None
+    files = model.about.pack.sources["c3d"].files
+    assert files == ("c3d_features/{vid}.avi.npy", "c3d_features/{vid}-cam-002.npz")
+
+
 def test_it_is_kept_as_a_folder(tmp_path: Path) -> None:
     model = from_official(released(tmp_path))
     model.save_pretrained(tmp_path / "kept")
