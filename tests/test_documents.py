@@ -112,6 +112,8 @@ def test_notebooks_run(path: Path) -> None:
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
     assert outputs
     assert not any(output["output_type"] == "error" for output in outputs)
+    shown = [output.get("text") or output["data"].get("text/plain", "") for output in outputs]
+    assert not re.search(r"/(tmp|home|root|usr|work)/", "".join(map("".join, shown)))
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -111,7 +111,7 @@ def main() -> None:
             "qvhighlights",
             asked.qvhighlights.resolve(),
             ("data.val={root}/val_500.jsonl",),
-            ("model.round_to=2.0", "model.shifting='off'"),
+            ("model.round_to=2.0", "model.shifting=none"),
         ),
     )
     seeds = [int(seed) for seed in asked.seeds.split(",")]

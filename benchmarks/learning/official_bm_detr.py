@@ -78,7 +78,7 @@ class Official:
         self.config, self.setup = config, setup
         model = setup.model.config
         assert isinstance(model, BMDETRConfig)
-        shifting = "off" if model.shifting == "off" else "published"
+        shifting = "none" if model.shifting == "none" else "published"
         wanted = {**OFFICIAL, **_ALWAYS, "shifting": shifting}
         given = msgspec.structs.asdict(model)
         require(
@@ -103,7 +103,7 @@ class Official:
         training, clip = self.config.training, self.setup.pack.spec.seconds_per_row
         assert clip is not None, "the code wants rows of one length"
         longest = 1e6 if model.longest is None else model.longest
-        shifting = model.shifting != "off"
+        shifting = model.shifting != "none"
         changes = {
             "device": torch.device("cpu"), "pin_memory": False, "num_workers": 0, "debug": False,
             "hidden_dim": model.hidden, "nheads": model.heads, "dropout": model.dropout,

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from vmr.models import load
     from vmr.models.afa_fsgd import A2FAF2SGD, A2FAF2SGDConfig
     from vmr.models.base import MomentModel
+    from vmr.models.bm_detr import BMDETR, FrameMatcher
+    from vmr.models.bm_detr_config import BMDETRConfig
     from vmr.models.granalign import GranAlign
     from vmr.models.granalign_config import GranAlignConfig
     from vmr.models.host import HostConfig, PluginHost
@@ -59,13 +61,16 @@ __version__ = "0.1.0"
 __all__ = [
     "A2FA",
     "A2FAF2SGD",
+    "BMDETR",
     "F2SGD",
     "QDDETR",
     "A2FAF2SGDConfig",
+    "BMDETRConfig",
     "BackendError",
     "CacheError",
     "Evaluation",
     "FeaturePack",
+    "FrameMatcher",
     "FrameScores",
     "GranAlign",
     "GranAlignConfig",
@@ -106,9 +111,12 @@ _LAZY = {
     "A2FA": "vmr.models.layers.a2fa",
     "A2FAF2SGD": "vmr.models.afa_fsgd",
     "A2FAF2SGDConfig": "vmr.models.afa_fsgd",
+    "BMDETR": "vmr.models.bm_detr",
+    "BMDETRConfig": "vmr.models.bm_detr_config",
     "Evaluation": "vmr.evaluation",
     "F2SGD": "vmr.models.layers.f2sgd",
     "FeaturePack": "vmr.data.packs",
+    "FrameMatcher": "vmr.models.bm_detr",
     "FrameScores": "vmr.results",
     "GranAlign": "vmr.models.granalign",
     "GranAlignConfig": "vmr.models.granalign_config",

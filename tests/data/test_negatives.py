@@ -153,7 +153,7 @@ def test_a_name_that_is_none_is_told_with_its_place(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"rule": "random"}, "rule: expected a rule of the three, got 'random'"),
+        ({"rule": "random"}, "rule: expected paper, same_video or other_video, got 'random'"),
         ({"iou": 1.5}, "iou: expected 0 to 1, got 1.5"),
         ({"similarity": float("nan")}, "similarity: expected -1 to 1, got nan"),
         ({}, "embeddings: expected the sentences' vectors, got None"),

@@ -44,14 +44,15 @@ def official(folder: Path, model: BMDETR) -> tuple[nn.Module, nn.Module, dict[st
     from bm_detr.model import build_model
 
     config = model.config
-    # Theirs encodes spans in 256 columns, whatever the transformer's are.
-    transformer.gen_sineembed_for_position = lambda spans: sines(spans, config.hidden)
+    if config.hidden != 256:  # theirs encodes spans in 256 columns, whatever the transformer's are
+        transformer.gen_sineembed_for_position = lambda spans: sines(spans, config.hidden)
     parser = BaseOptions()
     parser.initialize()
     options = parser.parser.parse_args([])
     changes = {
-        "device": "cpu", "hidden_dim": config.hidden, "nheads": config.heads, "dropout": 0.0,
-        "input_dropout": 0.0, "enc_layers": config.encoder_layers,
+        "device": "cpu", "hidden_dim": config.hidden, "nheads": config.heads,
+        "dropout": config.dropout, "input_dropout": config.input_dropout,
+        "enc_layers": config.encoder_layers,
         "dec_layers": config.decoder_layers, "dim_feedforward": config.feed_forward,
         "num_queries": config.moment_queries, "contrastive_hdim": config.contrastive_dim,
         "v_feat_dim": config.video_dim, "t_feat_dim": config.text_dim,

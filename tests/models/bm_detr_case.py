@@ -26,6 +26,7 @@ PAPER = BMDETRConfig(
 )
 OFFICIAL = msgspec.structs.replace(
     PAPER,
+    decoder_layers=3,
     activation="prelu",
     refine=False,
     reference_epsilon=1e-3,

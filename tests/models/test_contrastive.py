@@ -1,4 +1,4 @@
-"""The contrastive loss over a batch that two processes share, and Moment-DETR trained so."""
+"""The contrastive loss over a batch that two processes share, and models trained so."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from tests.models import detr_case
+from tests.models import bm_detr_case, detr_case
+from vmr.data.dataset import Batch, collate
+from vmr.models.base import MomentModel
+from vmr.models.bm_detr import BMDETR
 from vmr.models.layers.contrastive import batch_contrastive
 from vmr.models.moment_detr import MomentDETR
 
@@ -53,15 +56,29 @@ def learned(count: int, own: slice) -> tuple[Tensor, list[Tensor]]:
     return loss.detach(), [tensor.grad for tensor in (video, text, matrix)]  # type: ignore[misc]
 
 
-def detr_gradients(own: slice, world: int) -> list[Tensor]:
-    """Moment-DETR in a training loop: counts of all, the loss by the number of processes."""
-    model = MomentDETR(CONFIG)
+def moment_detr(own: slice) -> tuple[MomentModel, Batch]:
+    """A share of a batch of three queries."""
+    return MomentDETR(CONFIG), detr_case.batch(detr_case.items()[own])
+
+
+def bm_detr(own: slice) -> tuple[MomentModel, Batch]:
+    """Likewise; only the second video, which the first process has, is short enough to be shifted."""
+    config = msgspec.structs.replace(bm_detr_case.PAPER, shift_below=8.0)
+    return BMDETR(config), collate(bm_detr_case.items()[own])
+
+
+MODELS = {"moment-detr": moment_detr, "bm-detr": bm_detr}
+
+
+def model_gradients(name: str, own: slice, world: int) -> list[Tensor]:
+    """A model in a training loop: counts of all, the loss by the number of processes."""
+    model, batch = MODELS[name](own)
     detr_case.draw_weights(model)
-    batch = detr_case.batch(detr_case.items()[own])
     counts = model.loss_counts(batch)
     if world > 1:
         for count in counts.values():
             dist.all_reduce(count)
+    torch.manual_seed(0)
     loss = model.loss(model(**model.inputs(batch)), batch, counts).total
     (loss * world).backward()
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
@@ -79,7 +96,8 @@ def process(rank: int, folder: str) -> None:
     for split in SPLITS:
         first = 0 if rank == 0 else split[0]
         found[str(split)] = learned(sum(split), slice(first, first + split[rank]))
-    found["detr"] = detr_gradients(slice(0, 2) if rank == 0 else slice(2, 3), 2)
+    for name in MODELS:
+        found[name] = model_gradients(name, slice(0, 2) if rank == 0 else slice(2, 3), 2)
     torch.save(found, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
@@ -101,7 +119,8 @@ def test_two_processes_add_up_to_one(split: tuple[int, int], found: list[dict[st
         torch.testing.assert_close(parts[0][1][place] + parts[1][1][place], expected)
 
 
-def test_moment_detr_learns_the_same_in_two_processes(found: list[dict[str, Any]]) -> None:
-    expected = detr_gradients(slice(None), 1)
+@pytest.mark.parametrize("name", MODELS)
+def test_models_learn_the_same_in_two_processes(name: str, found: list[dict[str, Any]]) -> None:
+    expected = model_gradients(name, slice(None), 1)
     for of_rank in found:
-        torch.testing.assert_close(of_rank["detr"], expected, atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(of_rank[name], expected, atol=2e-5, rtol=1e-4)

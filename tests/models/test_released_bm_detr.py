@@ -42,7 +42,7 @@ def options(**changes: Any) -> dict[str, Any]:
         "v_feat_dirs": ["features/charades_features/vgg_features"], "ctx_mode": "video_tef",
         "t_feat_dir": "features/charades_features/clip_text_features/",
         "v_feat_dim": detr_case.VIDEO - 2, "t_feat_dim": detr_case.TEXT, "hidden_dim": 16,
-        "nheads": 4, "enc_layers": 2, "dec_layers": 2, "dim_feedforward": 24, "num_queries": 4,
+        "nheads": 4, "enc_layers": 2, "dec_layers": 3, "dim_feedforward": 24, "num_queries": 4,
         "n_input_proj": 2, "contrastive_hdim": 8, "temperature": 0.07, "dropout": 0.0,
         "input_dropout": 0.0, "transformer_activation": "prelu", "use_temporal_shifting": True,
         "additional_losses": ["shifting"], "span_loss_coef": 1, "giou_loss_coef": 8,
@@ -102,6 +102,15 @@ def test_options_become_settings(tmp_path: Path) -> None:
     assert pack is not None
     assert pack.columns == ("vgg", "tef")
     assert pack.seconds_per_row == 1
+
+
+def test_videos_of_tacos_have_names_of_their_own(tmp_path: Path) -> None:
+    folders = ["features/tacos_features/c3d_features"]
+    model = from_official(released(tmp_path, dset_name="tacos", v_feat_dirs=folders))
+    assert model.about is not None
+    assert model.about.pack is not None
+    files = model.about.pack.sources["c3d"].files
+    assert files == ("c3d_features/{vid}.avi.npy", "c3d_features/{vid}-cam-002.npz")
 
 
 def test_it_is_kept_as_a_folder(tmp_path: Path) -> None:

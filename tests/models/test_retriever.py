@@ -442,7 +442,14 @@ def test_what_does_not_fit_is_said(clip: Trained, colour_video: Path, tmp_path: 
         (["--checkpoint", "C", "--captioner", "embedded"], "--captioner: does not go with --check"),
         (["--checkpoint", "C", "-p", "pairs=2"], "--param: does not go with --checkpoint"),
         (["--features", "."], "--features: goes with --checkpoint alone"),
-        (["--system", "granalign", "--checkpoint", "C"], "--system: granalign takes no --checkpoint"),
+        (
+            ["--system", "granalign", "--checkpoint", "C"],
+            "--system: granalign takes no --checkpoint",
+        ),
+        (
+            ["--system", "bm_detr", "--checkpoint", "C"],
+            "is a checkpoint of afa-fsgd, not of bm_detr",
+        ),
         (["--system", "bm_detr"], "--system: bm_detr is trained: it needs a --checkpoint"),
         (["--system", "bmdetr"], "did you mean 'bm-detr'"),
         (["--anchor-features", "."], "--anchor-features: goes with --checkpoint alone"),

@@ -14,6 +14,7 @@ from torch import Tensor
 from tests.ops import alignment_samples as alignment
 from tests.ops import background_samples as background
 from tests.ops import detection_points_samples as points
+from tests.ops import dropout_samples as dropout
 from tests.ops.detection_conv_samples import convolutions
 from tests.ops.sample import Sample, strided
 
@@ -273,6 +274,7 @@ def large_conv2d_backward(dtype: torch.dtype) -> list[Sample]:
 SAMPLES: dict[str, Callable[[torch.dtype], list[Sample]]] = {
     **alignment.SAMPLES,
     **background.SAMPLES,
+    **dropout.SAMPLES,
     "assignment": assignment,
     "granular_scores": granular_scores,
     "granular_scores_backward": granular_scores_backward,
@@ -293,6 +295,7 @@ SAMPLES: dict[str, Callable[[torch.dtype], list[Sample]]] = {
 DIFFERENTIABLE = [
     *alignment.DIFFERENTIABLE,
     *background.DIFFERENTIABLE,
+    *dropout.DIFFERENTIABLE,
     "granular_scores",
     "large_conv2d",
     "span_iou",

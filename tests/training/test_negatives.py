@@ -22,7 +22,7 @@ from tests.training.runs import run, weights
 from vmr.cli import main
 from vmr.data.negatives import NegativeQueries
 from vmr.data.records import Query
-from vmr.errors import InputError
+from vmr.errors import InputError, VmrWarning
 from vmr.models.layers.padding import masked_mean, row_mask
 from vmr.training import EpochBatches, load_config, set_up, setup
 
@@ -140,6 +140,7 @@ def test_what_does_not_fit_is_refused() -> None:
 class Against(vmr.MomentDETR):
     """Reads a sentence less what stands against it."""
 
+    reads_negatives = True
     seen: list[tuple[bool, bool]]  # of each batch: training, whether there are negatives
 
     def inputs(self, batch: Any) -> dict[str, Any]:
@@ -183,10 +184,39 @@ def test_a_run_with_negatives_goes_on_as_one_left_alone(
     assert any(not torch.equal(value, other[name]) for name, value in first.items())
 
 
+def test_bm_detr_trains_and_goes_on_as_one_left_alone(config: str, tmp_path: Path) -> None:
+    """With negatives, dropout, shifts, and what it takes from the pack: all drawn by step."""
+    settings = [
+        SAME_VIDEO,
+        "model.kind=bm-detr",
+        "training.one_query_a_video=true",
+        "training.accumulate=2",
+    ]
+    said: list[str] = []
+    run(config, tmp_path / "alone", *settings, tell=said.append)
+    assert any("negative queries (rule same_video)" in line for line in said)
+    stored = json.loads((tmp_path / "alone" / "best" / "config.json").read_text())
+    assert stored["config"]["still_columns"] == 2  # the pack has a TEF
+
+    def interrupt(status: Any) -> None:
+        if status.step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    out = tmp_path / "stopped"
+    with pytest.raises(KeyboardInterrupt):
+        run(config, out, *settings, watch=interrupt)
+    run(config, out, *settings)
+    first, second = weights(tmp_path / "alone"), weights(out)
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    run(config, tmp_path / "none", "model.kind=bm-detr", "data.negatives=null", tell=said.append)
+    assert said[-1] == "negative queries: none, since data.negatives is not set"
+
+
 def test_other_negatives_are_another_run(config: str, corpus: Path, tmp_path: Path) -> None:
     settings = ["training.epochs=1", "data.negatives={rule: paper, encoder: features}"]
     out = tmp_path / "run"
-    run(config, out, *settings)
+    with pytest.warns(VmrWarning, match="moment-detr reads no negative queries"):
+        run(config, out, *settings)
     inputs = json.loads((out / "run.json").read_text())["inputs"]
     assert len(inputs["negatives"]) == 64
     with pytest.raises(InputError, match=r"data\.negatives\.iou was 0\.5 and is 0\.4"):

@@ -114,8 +114,15 @@ def load_trained(options: argparse.Namespace) -> Retriever:
         BackendError: An encoder is not there.
     """
     from vmr.errors import InputError
+    from vmr.models import stored
     from vmr.models.retriever import Retriever
 
+    if options.system is not None:
+        kind = stored.read_config(stored.locate(options.checkpoint)).kind
+        if kind != _kind(options.system):
+            raise InputError(
+                f"--system: {options.checkpoint} is a checkpoint of {kind}, not of {options.system}"
+            )
     system = Retriever.from_pretrained(
         options.checkpoint,
         encoder=options.encoder,
@@ -127,11 +134,6 @@ def load_trained(options: argparse.Namespace) -> Retriever:
         device=options.device,
         cache=None if options.no_cache else "default",
     )
-    if options.system is not None and system.model.kind != _kind(options.system):
-        raise InputError(
-            f"--system: {options.checkpoint} is a checkpoint of {system.model.kind}, not of "
-            f"{options.system}"
-        )
     parts = {part: name for part, name in system.backends.items() if part != "model"}
     print(f"vmr: {system.backends['model']} on {_listed(parts)}", file=sys.stderr)
     return system

@@ -87,7 +87,10 @@ class NegativeQueries:
             "negative queries",
             {"rule": rule, "iou": iou, "similarity": similarity, "embeddings": embeddings},
             {
-                "rule": (rule in ("paper", "same_video", "other_video"), "a rule of the three"),
+                "rule": (
+                    rule in ("paper", "same_video", "other_video"),
+                    "paper, same_video or other_video",
+                ),
                 "iou": (0 <= iou <= 1, "0 to 1"),
                 "similarity": (similarity is None or -1 <= similarity <= 1, "-1 to 1"),
                 "embeddings": (not reads or embeddings is not None, "the sentences' vectors"),
@@ -165,7 +168,8 @@ class NegativeQueries:
             f"{count:,} of {len(self):,} queries ({count / len(self):.0%}) have a pool of their own"
         )
         mean = len(self._members) / count
-        return f"{head}{said}, {mean:.1f} on average; the others, those of other videos"
+        rest = "" if count == len(self) else "; the others, those of other videos"
+        return f"{head}{said}, {mean:.1f} on average{rest}"
 
     def digest(self) -> str:
         """SHA-256 of all pools."""

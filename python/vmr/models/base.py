@@ -89,6 +89,8 @@ class MomentModel(
     config_type: ClassVar[type[ModelConfig]]
     wants_pooled: ClassVar[bool] = False
     """Whether batches must hold the sentence as one vector."""
+    reads_negatives: ClassVar[bool] = False
+    """Whether it takes the negative queries of a batch."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -20,15 +20,17 @@ from vmr.errors import InputError
 from vmr.models.answers import predictions
 from vmr.models.base import MomentModel
 from vmr.models.bm_detr_config import BMDETRConfig, check
+from vmr.models.layers.contrast import ContrastEncoder
 from vmr.models.layers.contrastive import batch_contrastive
 from vmr.models.layers.dab import DabDecoder
+from vmr.models.layers.kept_rows import KeptRows
 from vmr.models.layers.moment_rows import in_ranges, moment_rows, sampled_hinge, sampled_pairs
-from vmr.models.layers.padding import row_mask, without_padding
+from vmr.models.layers.padding import check_lengths, row_mask
 from vmr.models.layers.projection import InputProjection, Mlp, sine_positions
 from vmr.models.layers.set_prediction import FOREGROUND, SetLoss
 from vmr.models.layers.shifting import Shift, draw_shift, shiftable
 from vmr.models.layers.targets import Windows, ranked_clips, relative_windows, rows_inside
-from vmr.models.layers.transformer import Decoder, ScaledEncoder
+from vmr.models.layers.transformer import Decoder
 from vmr.progress import Progress, silent
 from vmr.reference.common import widened
 
@@ -149,6 +151,7 @@ class BMDETR(MomentModel):
     kind = "bm-detr"
     config_type = BMDETRConfig
     config: BMDETRConfig
+    reads_negatives = True
 
     def __init__(self, config: BMDETRConfig) -> None:
         super().__init__(config)
@@ -164,7 +167,7 @@ class BMDETR(MomentModel):
         self.video_projection = projection(video_dim)
         self.text_projection = projection(text_dim)
         shape = hidden, config.heads, config.feed_forward, config.dropout
-        self.encoder = ScaledEncoder(
+        self.encoder = ContrastEncoder(
             *shape, layers=config.encoder_layers, activation=config.activation
         )
         if config.background:
@@ -246,37 +249,43 @@ class BMDETR(MomentModel):
             text_lengths: [B] tokens.
             negative_text: [B, L', text_dim] of negative queries; None for none.
             negative_lengths: [B] tokens.
-            shift: Copies of samples that are read as well.
-            pairs: Passed on to the loss.
+            shift: Copies of samples that are read as well; :meth:`inputs` draws them in training.
+            pairs: Passed on to the loss; likewise.
+
+        Raises:
+            InputError: Features of another width, lengths that are none, or negative queries that do not
+                fit the batch.
         """
         rows, config = video.shape[1], self.config
+        self._check(video, video_lengths, text, text_lengths)
         sentences = [(text, text_lengths)]
+        if (negative_text is None) != (negative_lengths is None):
+            raise InputError(
+                f"{self.kind}: negative_text and negative_lengths go together, got one"
+            )
         if negative_text is not None and negative_lengths is not None:
+            self._check(video, video_lengths, negative_text, negative_lengths, "negative_")
             sentences.append((negative_text, negative_lengths))
         words, word_lengths = _stacked(sentences)
         if shift is not None:
             video = torch.cat((video, self._shifted(video, shift)))
             video_lengths = torch.cat((video_lengths, video_lengths[shift.of]))
-        passes = len(video_lengths)
         frame_mask = row_mask(video_lengths, rows)
-        frames = _projected(self.video_projection, video, frame_mask)
-        tokens = _projected(self.text_projection, words, row_mask(word_lengths, words.shape[2]))
-        if shift is not None:  # copies have the sentences of what they are copies of
-            tokens = torch.cat((tokens, tokens[:, shift.of]), dim=1)
-            word_lengths = torch.cat((word_lengths, word_lengths[:, shift.of]), dim=1)
+        shown = KeptRows(frame_mask)
+        frames = self.video_projection(shown.taken(video))
+        tokens, read_rows = self._tokens(words, word_lengths, shift)
         positions = sine_positions(video_lengths, rows, config.hidden)
-        token_mask = row_mask(word_lengths.flatten(), tokens.shape[2])
-        seen_mask = frame_mask.repeat(len(tokens), 1)
-        padding = ~torch.cat((seen_mask, token_mask), dim=1)
         # Eqs. 2 and 3, of queries and negative queries in one batch.
-        memory, against = self.encoder.contrasted(frames, positions, tokens, padding)
+        memory, against, mask = self.encoder(
+            frames, shown.taken(positions), shown, tokens, read_rows
+        )
         seen, read = memory[:, :rows], memory[:, rows:]
         positive, joint, attention = None, None, None
         if config.background:
             seen, joint, positive, attention = self.matcher(seen, video_lengths, against)
             if config.decoder_memory == "attended":
                 memory = torch.cat((seen, read), dim=1)
-        spans, slots = self._decoded(memory, positions, padding[:passes])
+        spans, slots = self._decoded(memory, positions, ~mask)
         saliency = self.saliency_head(seen).squeeze(-1).masked_fill(~frame_mask, 0.0)
         return BMDETROutput(
             spans=spans,
@@ -290,6 +299,32 @@ class BMDETR(MomentModel):
             shift=shift,
             pairs=pairs,
         )
+
+    def _check(
+        self, video: Tensor, rows: Tensor, text: Tensor, tokens: Tensor, prefix: str = ""
+    ) -> None:
+        self.check_widths(video, text)
+        check_lengths(f"{self.kind}: video", rows, len(video))
+        check_lengths(f"{self.kind}: {prefix}text", tokens, len(video))
+        if len(text) != len(video):
+            raise InputError(
+                f"{self.kind}: {prefix}text: expected {len(video)} sentences, one a video, got "
+                f"{len(text)}"
+            )
+
+    def _tokens(
+        self, words: Tensor, lengths: Tensor, shift: Shift | None
+    ) -> tuple[Tensor, KeptRows]:
+        """Tokens [K, B, L, X] projected, once for queries and their copies: the rows of [K * P, L]."""
+        read = KeptRows(row_mask(lengths, words.shape[2]).flatten(0, 1))
+        tokens: Tensor = self.text_projection(read.taken(words.flatten(0, 1)))
+        if shift is None:
+            return tokens, read
+        rows = read.put_back(tokens).view(*words.shape[:3], -1)
+        rows = torch.cat((rows, rows[:, shift.of]), dim=1).flatten(0, 1)
+        lengths = torch.cat((lengths, lengths[:, shift.of]), dim=1)
+        read = KeptRows(row_mask(lengths.flatten(), words.shape[2]))
+        return read.taken(rows), read
 
     def _decoded(self, memory: Tensor, positions: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
         """Spans [layers, P, M, 2] and slots [layers, P, M, d] of the layers that count."""
@@ -314,7 +349,7 @@ class BMDETR(MomentModel):
 
     def _draw_shift(self, batch: Batch) -> Shift | None:
         rule = self.config.shifting
-        if rule == "off":
+        if rule == "none":
             return None
         return draw_shift(batch, relative_windows(batch), rule, self.config.shift_below)
 
@@ -339,8 +374,9 @@ class BMDETR(MomentModel):
             return sampled_pairs(in_ranges(ranges, windows.counts, lengths, rows), 2)
 
         graded = sampled_pairs(ranked_clips(batch, rows_inside(windows, lengths, rows)), 1)
-        scored = batch.has_saliency[:, None, None]
-        pairs = torch.where(scored, graded, placed(windows, lengths))
+        # A query with scores alone is not counted among those that the term is divided by.
+        scored = batch.has_saliency & (windows.counts > 0)
+        pairs = torch.where(scored[:, None, None], graded, placed(windows, lengths))
         if shift is None:
             return pairs
         moved = Windows(shift.spans[:, None], torch.ones_like(shift.of))
@@ -369,7 +405,7 @@ class BMDETR(MomentModel):
         config = self.config
         windows = relative_windows(batch)
         counts = windows.counts
-        if self.training and config.shifting != "off":
+        if self.training and config.shifting != "none":
             copies = shiftable(batch, windows, config.shifting, config.shift_below)
             counts = torch.cat((counts, torch.ones_like(counts)[copies]))
         found = self.set_loss.counts(Windows(windows.spans, counts))
@@ -432,16 +468,19 @@ class BMDETR(MomentModel):
         """Eq. 17, of the queries and of their copies, each among themselves."""
         config = self.config
         total = videos.new_zeros(())
-        for part in (slice(0, queries), slice(queries, None)):
+        parts = [slice(0, queries)]
+        # Other processes may have copies where this one has none, and all have to ask together.
+        if len(counts) > queries or (self.training and config.shifting != "none"):
+            parts.append(slice(queries, None))
+        for part in parts:
             known = counts[part] > 0
-            if len(known):
-                total = total + batch_contrastive(
-                    videos[part][known],
-                    sentences[part][known],
-                    config.temperature,
-                    both_ways=False,
-                    against=config.semantic_against,
-                )
+            total = total + batch_contrastive(
+                videos[part][known],
+                sentences[part][known],
+                config.temperature,
+                both_ways=False,
+                against=config.semantic_against,
+            )
         return total
 
     def _asked(self, batch: Batch, shift: Shift | None) -> _Asked:
@@ -470,14 +509,6 @@ class BMDETR(MomentModel):
         scores = outputs.logits[-1, :queries].float().softmax(dim=-1)[..., FOREGROUND]
         saliency = outputs.saliency[:queries]
         return predictions(batch, spans, scores, row_scores=saliency, round_to=config.round_to)
-
-
-def _projected(projection: nn.Module, features: Tensor, mask: Tensor) -> Tensor:
-    """Features [..., N, X] as [..., N, d]; what stands where ``mask`` is false changes nothing."""
-    if torch.is_grad_enabled():  # NaN in the padding would reach the gradients of weights
-        clean: Tensor = projection(without_padding(features, mask))
-        return clean
-    return without_padding(projection(features), mask)  # fewer numbers to go over
 
 
 def _stacked(sentences: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import msgspec
@@ -29,13 +30,14 @@ class BMDETRConfig(ModelConfig, frozen=True, kw_only=True, tag="bm-detr"):
         dropout: In the transformer.
         input_dropout: In the projections of the features.
         input_layers: Linear layers of these projections.
-        activation: Of the feed-forward networks; the code's is "prelu".
+        activation: Of the feed-forward networks, but for a decoder without learnable spans, which is
+            Moment-DETR's; the code's is "prelu".
         moment_queries: M, moments that the model answers with.
         background: Whether frames are weighted by how likely they match the query and not the negative
             one (eqs. 4 to 8; BMD of Table 7).
         learnable_spans: Whether moment queries are spans, as in DAB-DETR (LS of Table 7), or learned
             vectors as in Moment-DETR.
-        refine: Whether each decoder layer moves the spans; the code's stay (False).
+        refine: Whether each decoder layer moves the learnable spans; the code's stay (False).
         reference_epsilon: Where the inverse of the sigmoid is cut; the code's is 1e-3.
         decoder_memory: What the decoder reads: the "attended" frames of eq. 8, or those that were
             "encoded", as in the code, where spans do not depend on negatives.
@@ -57,7 +59,7 @@ class BMDETRConfig(ModelConfig, frozen=True, kw_only=True, tag="bm-detr"):
             the code.
         temperature: Of eq. 17.
         moment_rows: Which rows a moment has: those whose "middle" lies in it, or the code's "floor".
-        shifting: Temporal shifting (TS of Table 7): "exact", the code's way ("published"), or "off".
+        shifting: Temporal shifting (TS of Table 7): "exact", the code's way ("published"), or "none".
         shift_below: Seconds that a video must be shorter than to be shifted; None for any.
         still_columns: Columns at the end of the video features that say where a row lies (TEF's 2) and
             do not move with shifted rows; None takes the feature pack's. The code moves them (0).
@@ -100,7 +102,7 @@ class BMDETRConfig(ModelConfig, frozen=True, kw_only=True, tag="bm-detr"):
     semantic_against: Literal["others", "all"] = "others"
     temperature: float = 0.07
     moment_rows: RowRule = "middle"
-    shifting: ShiftRule | Literal["off"] = "exact"
+    shifting: ShiftRule | Literal["none"] = "exact"
     shift_below: float | None = 60.0
     still_columns: int | None = None
     accuracy_term: bool = False
@@ -124,12 +126,19 @@ def check(config: BMDETRConfig) -> None:
         "probability_weight semantic_weight"
     )
     rules = {name: (getattr(config, name) >= 1, "at least 1") for name in counted.split()}
-    rules |= {name: (getattr(config, name) >= 0, "at least 0") for name in weights.split()}
+    rules |= {
+        name: (0 <= getattr(config, name) < math.inf, "at least 0 and finite")
+        for name in weights.split()
+    }
     for name in ("shift_below", "longest"):
         value = getattr(config, name)
         rules[name] = (value is None or value > 0, "seconds above 0, or None")
     still = config.still_columns
-    rules["still_columns"] = (still is None or still >= 0, "at least 0, or None")
+    most = config.video_dim if config.video_dim is not None else 0
+    rules["still_columns"] = (
+        still is None or 0 <= still <= most,
+        f"from 0 to video_dim ({most}), or None",
+    )
     rules["temperature"] = (config.temperature > 0, "above 0")
     rules["reference_epsilon"] = (0 < config.reference_epsilon < 0.5, "above 0 and below 0.5")
     rules |= transformer_rules(

@@ -28,11 +28,13 @@ from vmr.ops.background import (
 )
 from vmr.ops.detection import top_points, vertex_loss
 from vmr.ops.detection_conv import kernel_spectrum, large_conv2d, spectrum_size
+from vmr.ops.dropout import activated_dropout, residual_dropout
 from vmr.ops.granular import granular_proposals, granular_scores
 from vmr.ops.spans import assignment, cxw_to_span, span_giou, span_iou, span_nms, span_to_cxw
 
 __all__ = [
     "HAS_CUDA",
+    "activated_dropout",
     "aligned_frames",
     "aligned_similarity",
     "anchor_segment",
@@ -49,6 +51,7 @@ __all__ = [
     "large_conv2d",
     "margin_loss",
     "probability_loss",
+    "residual_dropout",
     "span_giou",
     "span_iou",
     "span_nms",

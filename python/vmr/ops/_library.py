@@ -32,6 +32,7 @@ HAS_CUDA = _load("_ops_cuda")
 """Whether this build has CUDA kernels. Without them CUDA tensors run vmr.reference."""
 
 Function = Callable[..., Any]
+_own = torch.library.Library("vmr", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 
 def register(
@@ -41,6 +42,8 @@ def register(
     fake: Function,
     backward: Function | None = None,
     kept: int = 0,
+    needed: tuple[int, ...] | None = None,
+    autocast: torch.dtype | None = torch.float32,
 ) -> None:
     """Register what the compiled library does not say about the operator ``vmr::name``.
 
@@ -55,8 +58,11 @@ def register(
         kept: how many of the last outputs are made for ``backward`` alone. They follow the tensors in
             ``context.saved_tensors``, are not differentiable, and of the output gradients those that
             nobody asked for are then None.
+        needed: the places of the arguments that ``backward`` reads, where it reads no others: the
+            tensors that ``context.saved_tensors`` are then all of. None keeps every tensor.
+        autocast: what floating-point arguments are cast to under autocast; None lets the operator run
+            in the dtype of its arguments there too.
 
-    Under autocast every operator of vmr runs in float32: half and bfloat16 arguments are cast up.
     First derivatives only.
     """
     operator = f"vmr::{name}"
@@ -64,10 +70,14 @@ def register(
     for device in ("mps", "xpu") if HAS_CUDA else ("cuda", "mps", "xpu"):
         torch.library.impl(operator, device, reference)
     for device in ("cpu", "cuda"):
-        torch.library.register_autocast(operator, device, torch.float32)
+        if autocast is None:
+            key = f"Autocast{device.upper()}"
+            _own.impl(name, torch.library.fallthrough_kernel, key)  # type: ignore[no-untyped-call]
+        else:
+            torch.library.register_autocast(operator, device, autocast)
     if backward is not None:
         torch.library.register_autograd(
-            operator, once_differentiable(backward), setup_context=_save(kept)
+            operator, once_differentiable(backward), setup_context=_save(kept, needed)
         )
 
 
@@ -82,10 +92,11 @@ def call(operator: Function, *arguments: Any) -> Any:
         return operator(*arguments)
 
 
-def _save(kept: int) -> Function:
+def _save(kept: int, needed: tuple[int, ...] | None) -> Function:
     def save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         results = output[-kept:] if kept else ()
-        tensors = (value for value in inputs if isinstance(value, torch.Tensor))
+        wanted = inputs if needed is None else [inputs[place] for place in needed]
+        tensors = (value for value in wanted if isinstance(value, torch.Tensor))
         ctx.save_for_backward(*tensors, *results)
         ctx.settings = tuple(value for value in inputs if not isinstance(value, torch.Tensor))
         if kept:

@@ -181,6 +181,8 @@ class _Run:
             return
         if self.setup.negatives is not None:
             self.tell(self.setup.negatives.describe())
+        elif self.setup.model.reads_negatives:
+            self.tell("negative queries: none, since data.negatives is not set")
         size = self.config.training.batch_size
         if batches.per_epoch > -(-len(self.setup.train) // size):
             self.tell(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,14 +15,14 @@ import msgspec
 import torch
 from torch.utils.data import DataLoader
 
-from vmr.backends import load_sentence_encoder
+from vmr.backends import SentenceEncoder, load_sentence_encoder
 from vmr.cache import Cache
 from vmr.data.annotations import Queries, read_queries
 from vmr.data.dataset import Batch, Item, MomentDataset, collate
 from vmr.data.negatives import NegativeQueries, sentence_embeddings, token_embeddings
 from vmr.data.packs import FeaturePack, load_pack
 from vmr.data.records import Query
-from vmr.errors import InputError
+from vmr.errors import InputError, VmrWarning
 from vmr.evaluation.predictions import Prediction
 from vmr.evaluation.scoring import evaluate
 from vmr.models.base import ModelConfig, MomentModel
@@ -102,6 +103,12 @@ def set_up(config: Config, progress: Progress = silent) -> Setup:
         sources[split] = f"{path.name}, {len(sets[split])} queries"
     negatives = _negatives(data, sets["train"], progress)
     if negatives is not None:
+        if not kind.reads_negatives:
+            warnings.warn(
+                f"data.negatives: {kind.kind} reads no negative queries: they are drawn for nothing",
+                VmrWarning,
+                stacklevel=2,
+            )
         inputs["negatives"] = negatives.digest()
     if config.training.epochs and not any(query.windows for query in sets["train"].queries):
         raise InputError(f"data.train: {data.train}: has no windows to learn from")
@@ -128,14 +135,14 @@ def _negatives(
     if not train.pack.has_tokens:
         raise InputError(
             f"data.negatives: {train.pack.name}: has no tokens of sentences, which negative queries are "
-            "given by; take a pack that has some, or data.negatives=null"
+            "given by; take a pack that has some"
         )
     if config.encoder == "features":
         embeddings = token_embeddings(train.queries, train.pack, progress=progress)
     else:
         embeddings = sentence_embeddings(
             train.queries,
-            lambda: load_sentence_encoder(config.encoder),
+            lambda: _encoder(config.encoder),
             cache=Cache(),
             progress=progress,
         )
@@ -151,6 +158,16 @@ def _negatives(
             where=f"data.train: {_path(data.train, data, 'train')}",
         )
     )
+
+
+def _encoder(spec: str) -> SentenceEncoder:
+    try:
+        return load_sentence_encoder(spec)
+    except InputError as error:
+        raise InputError(
+            f"data.negatives.encoder: expected features (the pack's own tokens) or a sentence encoder, "
+            f"got {spec!r}{nearest(spec, ['features'])}; {error}"
+        ) from None
 
 
 def batches_of(
@@ -257,6 +274,10 @@ def _model_config(config: Config, kind: type[MomentModel], item: Item) -> ModelC
         widths["text_dim"] = len(item.pooled)
     elif item.text is not None:
         widths["text_dim"] = item.text.shape[1]
+    elif not kind.wants_pooled and config.model.get("text_dim") is None:
+        raise InputError(
+            f"data.root: {kind.kind} reads the tokens of sentences, and the feature pack has none"
+        )
     values = dict(config.model)
     for name, width in widths.items():
         if values.get(name) is None:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vmr.errors import InputError
+from vmr.moments import Moment
 from vmr.viz.figures import (
     BLUE,
     COLOURS,
@@ -34,7 +35,7 @@ def frame_attention(
     attention: ArrayLike,
     times: ArrayLike,
     *,
-    moments: Sequence[Window] = (),
+    moments: Sequence[Window | Moment] = (),
     truth: Sequence[Window] = (),
     probabilities: Mapping[str, ArrayLike] | None = None,
     title: str = "",
@@ -47,7 +48,8 @@ def frame_attention(
     Args:
         attention: [F] o of the paper's eq. 7, one a frame, from 0.
         times: [F] seconds of the frames' middles, strictly ascending.
-        moments: Those found, in seconds, best first: the best is drawn the most opaque.
+        moments: Those found, windows in seconds or :class:`vmr.Moment`, best first: the best is the
+            most opaque.
         truth: Windows in seconds.
         probabilities: [F] each, from 0 to 1, by name: a second panel, such as P(f | Q+), P(f | Q-) and p
             of eqs. 4 and 6.

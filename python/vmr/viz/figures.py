@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vmr.errors import InputError
 from vmr.files import atomic_path
+from vmr.moments import Moment
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,19 +56,22 @@ def shortened(text: str, limit: int = 100) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def checked_windows(who: str, windows: Sequence[Window], name: str = "truth") -> list[Window]:
+def checked_windows(
+    who: str, windows: Sequence[Window | Moment], name: str = "truth"
+) -> list[Window]:
     """The windows of the argument ``name`` of a picture.
 
     Raises:
         InputError: One is no span.
     """
-    for start, end in windows:
+    spans = [(one.start, one.end) if isinstance(one, Moment) else one for one in windows]
+    for start, end in spans:
         if not 0.0 <= start <= end < math.inf:
             raise InputError(
                 f"{who}: {name}: expected windows (start, end) with 0 <= start <= end in seconds, "
                 f"got ({start}, {end})"
             )
-    return list(windows)
+    return spans
 
 
 def checked_times(who: str, times: ArrayLike) -> NDArray[np.float64]:

@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vmr.models.layers.projection import Mlp
-from vmr.models.layers.transformer import Activation, FeedForward, by_head, xavier
+from vmr.models.layers.transformer import (
+    Activation,
+    FeedForward,
+    by_head,
+    probability_of,
+    xavier,
+)
+from vmr.ops import residual_dropout
 from vmr.reference.common import widened
 
 CENTRE, WIDTH = 0, 1
@@ -101,7 +108,7 @@ class PlacedAttention(nn.Module):
         by_place = self._carried(query + place if self.first else place, self.position_key.weight)
         scale = (2 * memory.shape[-1] / self.heads) ** -0.5
         scores = _heads_apart(content.expand(batch, -1, -1) @ memory.mT, self.heads)
-        at_places = by_place.expand(batch, -1, -1) @ positions.mT
+        at_places = by_place.expand(batch, -1, -1) @ positions.mT.to(by_place.dtype)
         scores = scores + _heads_apart(F.pad(at_places, (0, rows - placed)), self.heads)
         scores = (widened(scores) * scale).masked_fill(padding[:, None, None], -torch.inf)
         weights = F.dropout(scores.softmax(dim=-1), self.dropout, self.training).to(memory.dtype)
@@ -194,11 +201,13 @@ class DabLayer(nn.Module):
             dropout_p=self.attention_dropout if self.training else 0.0,
         )
         found = self.out(found.transpose(1, 2).flatten(2))
-        slots = self.norms[0](slots + self.dropout(found))
+        dropped = probability_of(self.dropout)
+        slots = self.norms[0](residual_dropout(slots, found, probability=dropped))
         asked = places.new_zeros(()) if self.asked_position is None else self.asked_position(places)
         found = self.cross_attention(slots, asked, sine, memory, positions, padding)
-        slots = self.norms[1](slots + self.dropout(found))
-        out: Tensor = self.norms[2](slots + self.dropout(self.feed_forward(slots)))
+        slots = self.norms[1](residual_dropout(slots, found, probability=dropped))
+        found = self.feed_forward(slots)
+        out: Tensor = self.norms[2](residual_dropout(slots, found, probability=dropped))
         return out
 
 
@@ -234,7 +243,8 @@ class DabDecoder(nn.Module):
         )
         self.norm = nn.LayerNorm(columns)
         self.place_head = Mlp(columns, columns, columns, layers=2)
-        self.sine_scale = Mlp(columns, columns, columns, layers=2)
+        # The first layer's encoding is not scaled.
+        self.sine_scale = Mlp(columns, columns, columns, layers=2) if layers > 1 else None
         self.width_head = Mlp(columns, columns, 2, layers=2)
         xavier(self)
 
@@ -271,7 +281,7 @@ class DabDecoder(nn.Module):
             began.append(logits_of(places, self.epsilon))
             sine = span_positions(places, columns)
             own = self.place_head(sine)
-            if number:
+            if number and self.sine_scale is not None:
                 sine = sine * self.sine_scale(slots)
             widths = self.width_head(slots)[..., :1].sigmoid()
             sine = sine * (widths / places[..., WIDTH:])

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vmr.models.layers.projection import Mlp
+from vmr.ops import activated_dropout, residual_dropout
 
 Activation = Literal["relu", "prelu"]
 
+_PART = 1024  # rows
 Rules = dict[str, tuple[bool, str]]
 
 
@@ -44,6 +45,28 @@ class FeedForward(nn.Sequential):
             nn.Dropout(dropout),
             nn.Linear(hidden, columns),
         )
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Rows [..., D]."""
+        traced = torch.compiler.is_compiling()
+        if rows.device.type != "cpu" or torch.is_grad_enabled() or traced:
+            return self._through(rows)
+        # In parts, whose hidden layer stays in the cache.
+        parts = torch.split(rows.reshape(-1, rows.shape[-1]), _PART)
+        return torch.cat([self._through(part) for part in parts]).view(rows.shape)
+
+    def _through(self, rows: Tensor) -> Tensor:
+        widen, activation, dropout, narrow = self
+        slope = activation.weight if isinstance(activation, nn.PReLU) else None
+        probability = probability_of(dropout)
+        found: Tensor = narrow(activated_dropout(widen(rows), slope, probability=probability))
+        return found
+
+
+def probability_of(dropout: nn.Module) -> float:
+    """What a dropout module drops by now: nothing but in training."""
+    assert isinstance(dropout, nn.Dropout)
+    return dropout.p if dropout.training else 0.0
 
 
 class Attention(nn.Module):
@@ -147,8 +170,10 @@ class EncoderLayer(nn.Module):
 
     def added(self, rows: Tensor, found: Tensor) -> Tensor:
         """What follows attention, of rows [B, N, D] and what they found: [B, N, D]."""
-        rows = self.norms[0](rows + self.dropout(found))
-        out: Tensor = self.norms[1](rows + self.dropout(self.feed_forward(rows)))
+        dropped = probability_of(self.dropout)
+        rows = self.norms[0](residual_dropout(rows, found, probability=dropped))
+        found = self.feed_forward(rows)
+        out: Tensor = self.norms[1](residual_dropout(rows, found, probability=dropped))
         return out
 
 
@@ -185,12 +210,14 @@ class DecoderLayer(nn.Module):
         Returns:
             [B, Q, D].
         """
+        dropped = probability_of(self.dropout)
         placed = slots + slot_positions
         found = self.self_attention(placed, placed, slots)
-        slots = self.norms[0](slots + self.dropout(found))
+        slots = self.norms[0](residual_dropout(slots, found, probability=dropped))
         found = self.cross_attention(slots + slot_positions, keys, memory, padding)
-        slots = self.norms[1](slots + self.dropout(found))
-        out: Tensor = self.norms[2](slots + self.dropout(self.feed_forward(slots)))
+        slots = self.norms[1](residual_dropout(slots, found, probability=dropped))
+        found = self.feed_forward(slots)
+        out: Tensor = self.norms[2](residual_dropout(slots, found, probability=dropped))
         return out
 
 
@@ -218,111 +245,6 @@ class Encoder(nn.Module):
         for layer in self.layers:
             rows = layer(rows, padding, positions)
         return rows
-
-
-class ScaledEncoder(nn.Module):
-    """Encoder layers whose positions are scaled by what the rows hold, as DAB-DETR has it.
-
-    ::
-
-        layer(rows, positions * MLP(rows))
-
-    with one network for all layers (Liu et al., ICLR 2022). Only the first rows have positions.
-
-    Args:
-        columns: D.
-        heads: Of the attentions.
-        hidden: Columns inside the feed-forward networks.
-        dropout: As in :class:`EncoderLayer`.
-        layers: How many.
-        activation: Of the feed-forward networks.
-    """
-
-    def __init__(
-        self,
-        columns: int,
-        heads: int,
-        hidden: int,
-        dropout: float,
-        *,
-        layers: int,
-        activation: Activation = "relu",
-    ) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(
-            EncoderLayer(columns, heads, hidden, dropout, activation) for _ in range(layers)
-        )
-        self.position_scale = Mlp(columns, columns, columns, layers=2)
-        xavier(self)
-
-    def forward(self, rows: Tensor, padding: Tensor, positions: Tensor) -> Tensor:
-        """Rows [B, N, D], where they are padding, positions [B, T, D] of the first T: [B, N, D]."""
-        for layer in self.layers:
-            rows = layer(rows, padding, self._scaled(rows, positions))
-        return rows
-
-    def contrasted(
-        self, frames: Tensor, positions: Tensor, tokens: Tensor, padding: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
-        """The same frames read with several sentences, of which only the first's tokens are asked for.
-
-        What a layer does to frames before they meet a sentence is done once, and the last layer does
-        nothing to tokens that nobody reads.
-
-        Args:
-            frames: [B, T, D].
-            positions: [B, T, D].
-            tokens: [K, B, L, D] of K sentences each.
-            padding: [K * B, T + L], where frames and tokens are padding.
-
-        Returns:
-            [B, T + L, D] with the first sentences, and [(K - 1) * B, T, D] of frames with the others;
-            None where K is 1.
-        """
-        several, batch, placed = len(tokens), len(frames), frames.shape[1]
-        words = tokens.flatten(0, 1)
-        rows = torch.cat((frames.repeat(several, 1, 1), words), dim=1)
-        if several == 1:
-            return self(rows, padding, positions), None
-        own, others = slice(0, batch), slice(batch, None)
-        positions = positions.repeat(several, 1, 1)
-        for number, layer in enumerate(self.layers):
-            assert isinstance(layer, EncoderLayer)
-            attention = layer.attention
-            if number == 0:
-                asking = frames + self._scaled(frames, positions[own])
-                parts = (asking, words, 0, 2), (frames, words, 2, 3)
-                query_key, value = (
-                    torch.cat(
-                        (
-                            attention.projected(seen, first, last).repeat(several, 1, 1),
-                            attention.projected(read, first, last),
-                        ),
-                        dim=1,
-                    )
-                    for seen, read, first, last in parts
-                )
-            else:
-                query_key = attention.projected(rows + self._scaled(rows, positions), 0, 2)
-                value = attention.projected(rows, 2, 3)
-            query, key = query_key.chunk(2, dim=-1)
-            if number < len(self.layers) - 1:
-                rows = layer.added(rows, attention.attended(query, key, value, padding))
-                continue
-            memory, against = (
-                layer.added(
-                    rows[part, :count],
-                    attention.attended(query[part, :count], key[part], value[part], padding[part]),
-                )
-                for part, count in ((own, rows.shape[1]), (others, placed))
-            )
-        return memory, against
-
-    def _scaled(self, rows: Tensor, positions: Tensor) -> Tensor:
-        """Positions [B, T, D] of the first T rows [B, N, D], scaled by them; none behind: [B, N, D]."""
-        placed = positions.shape[1]
-        scaled = positions * self.position_scale(rows[:, :placed])
-        return F.pad(scaled, (0, 0, 0, rows.shape[1] - placed))
 
 
 class Decoder(nn.Module):

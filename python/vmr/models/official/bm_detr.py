@@ -18,6 +18,7 @@ from vmr.models.official.plan import (
     mlp,
     projections,
     sizes,
+    unscaled,
 )
 from vmr.models.official.reading import Released
 
@@ -64,7 +65,7 @@ def plan(released: Released) -> Plan:
         # With a weight of 0 its layers are there all the same, and no answer reads them.
         semantic_weight=options.lw_contrastive_loss_coef,
         temperature=options.temperature,
-        shifting="published" if options.use_temporal_shifting else "off",
+        shifting="published" if options.use_temporal_shifting else "none",
         accuracy_term=options.class_loss_coef != 0,
         longest=options.max_v_l * options.clip_length,
     )
@@ -118,6 +119,7 @@ def rules(config: BMDETRConfig) -> list[Rule]:
         *projections(config.input_layers),
         *mlp("transformer.encoder.query_scale", "encoder.position_scale", 2),
         *renamed("transformer.encoder.layers.#", "encoder.layers.#", ENCODER_LAYER),
+        *unscaled(config.decoder_layers),
         *mlp("transformer.decoder.query_scale", "decoder.sine_scale", 2),
         *mlp("transformer.decoder.ref_point_head", "decoder.place_head", 2),
         *mlp("transformer.decoder.ref_anchor_head", "decoder.width_head", 2),

@@ -19,6 +19,8 @@ T = TypeVar("T", bound="Options")
 
 _TEF_COLUMNS = 2
 _DATA = {"hl": "QVHighlights", "charades": "Charades-STA", None: "unknown data"}
+# What BM-DETR's code puts behind the names of TACoS's videos.
+_ENDS = {"tacos": (".avi.npy", "-cam-002.npz")}
 _WIDTHS = {"slowfast": 2304, "clip": 512, "pann": 2048}
 
 
@@ -224,8 +226,9 @@ def feature_pack(options: Options, columns: int | None, who: str) -> Pack | None
     if len(folders) < len(options.v_feat_dirs):
         return None  # folders of the same name, in several places
     names = list(folders) + ([TEF] if time else [])
+    ends = _ENDS.get(options.dset_name or "", (".npz", ".npy"))
     files: dict[str, tuple[str, ...]] = {
-        name: (f"{folder}/{{vid}}.npz", f"{folder}/{{vid}}.npy") for name, folder in folders.items()
+        name: tuple(f"{folder}/{{vid}}{end}" for end in ends) for name, folder in folders.items()
     }
     if options.a_feat_dir is not None:
         name = _short(options.a_feat_dir)

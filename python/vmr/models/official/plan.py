@@ -106,6 +106,11 @@ def projections(layers: int) -> list[Rule]:
     return rules
 
 
+def unscaled(layers: int) -> list[Rule]:
+    """Of a decoder of one layer nothing reads what scales the encoding for later ones."""
+    return [Rule("transformer.decoder.query_scale.*", None)] if layers == 1 else []
+
+
 def mlp(theirs: str, ours: str, layers: int) -> list[Rule]:
     """A stack of linear layers."""
     return renamed(

@@ -17,6 +17,7 @@ from vmr.models.official.plan import (
     mlp,
     projections,
     sizes,
+    unscaled,
 )
 from vmr.models.official.reading import Released
 from vmr.models.qd_detr import QDDETRConfig
@@ -74,6 +75,7 @@ def rules(config: QDDETRConfig) -> list[Rule]:
             _columns_turned,
         ),
         *mlp(f"{decoder}.ref_point_head", "decoder.place_head", 2),
+        *unscaled(config.decoder_layers),
         Rule(f"{decoder}.query_scale.layers.1.*", "decoder.sine_scale.2.*", _rows_turned),
         *mlp(f"{decoder}.query_scale", "decoder.sine_scale", 2),
         Rule(f"{decoder}.ref_anchor_head.layers.1.*", "decoder.width_head.2.*", _one_more_row),
