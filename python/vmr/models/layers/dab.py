@@ -78,6 +78,7 @@ class PlacedAttention(nn.Module):
         self.position_key = nn.Linear(columns, columns, bias=False)
         self.value = nn.Linear(columns, columns)
         self.out = nn.Linear(columns, columns)
+        nn.init.zeros_(self.out.bias)
 
     def forward(
         self,
@@ -173,6 +174,7 @@ class DabLayer(nn.Module):
         self.key_position = nn.Linear(columns, columns)
         self.value = nn.Linear(columns, columns)
         self.out = nn.Linear(columns, columns)
+        nn.init.zeros_(self.out.bias)
         self.asked_position = nn.Linear(columns, columns) if first else None
         self.cross_attention = PlacedAttention(columns, heads, dropout, first=first)
         self.feed_forward = FeedForward(columns, hidden, dropout, activation)
