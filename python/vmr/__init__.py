@@ -44,12 +44,13 @@ if TYPE_CHECKING:
     from vmr.models import load
     from vmr.models.afa_fsgd import A2FAF2SGD, A2FAF2SGDConfig
     from vmr.models.base import MomentModel
-    from vmr.models.bm_detr import BMDETR, FrameMatcher
+    from vmr.models.bm_detr import BMDETR
     from vmr.models.bm_detr_config import BMDETRConfig
     from vmr.models.granalign import GranAlign
     from vmr.models.granalign_config import GranAlignConfig
     from vmr.models.host import HostConfig, PluginHost
     from vmr.models.layers.a2fa import A2FA
+    from vmr.models.layers.background import FrameMatcher
     from vmr.models.layers.f2sgd import F2SGD
     from vmr.models.moment_detr import MomentDETR, MomentDETRConfig
     from vmr.models.qd_detr import QDDETR, QDDETRConfig
@@ -116,7 +117,7 @@ _LAZY = {
     "Evaluation": "vmr.evaluation",
     "F2SGD": "vmr.models.layers.f2sgd",
     "FeaturePack": "vmr.data.packs",
-    "FrameMatcher": "vmr.models.bm_detr",
+    "FrameMatcher": "vmr.models.layers.background",
     "FrameScores": "vmr.results",
     "GranAlign": "vmr.models.granalign",
     "GranAlignConfig": "vmr.models.granalign_config",
