@@ -129,6 +129,18 @@ class MomentModel(
                     f"{features.shape[-1]}: it was made for other features"
                 )
 
+    def check_tokens(self, batch: Batch) -> None:
+        """Refuses a batch without tokens, or with features that it was not made for.
+
+        Raises:
+            InputError: As said, or as :meth:`check_widths`.
+        """
+        if batch.text is None:
+            raise InputError(
+                f"{self.kind}: expected the tokens of sentences, got a pack without them"
+            )
+        self.check_widths(batch.video, batch.text)
+
     # ---- what a subclass says -----------------------------------------------------------------------
 
     def inputs(self, batch: Batch) -> dict[str, Any]:

@@ -155,11 +155,7 @@ class BMDETR(MomentModel):
         Raises:
             InputError: The batch has no tokens, or features of another width.
         """
-        if batch.text is None:
-            raise InputError(
-                f"{self.kind}: expected the tokens of sentences, got a pack without them"
-            )
-        self.check_widths(batch.video, batch.text)
+        self.check_tokens(batch)
         found = super().inputs(batch)
         if self.config.background and batch.negative_text is not None:
             found["negative_text"] = batch.negative_text

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vmr import ops
-from vmr.errors import InputError, require
+from vmr.errors import require
 from vmr.models.answers import predictions
 from vmr.models.base import ModelConfig, MomentModel
 from vmr.models.layers.contrastive import batch_contrastive
@@ -168,11 +168,7 @@ class MomentDETR(MomentModel):
         Raises:
             InputError: The batch has no tokens, or features of another width.
         """
-        if batch.text is None:
-            raise InputError(
-                f"{self.kind}: expected the tokens of sentences, got a pack without them"
-            )
-        self.check_widths(batch.video, batch.text)
+        self.check_tokens(batch)
         return super().inputs(batch)
 
     def forward(

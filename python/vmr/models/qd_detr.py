@@ -158,11 +158,7 @@ class QDDETR(MomentModel):
         Raises:
             InputError: The batch has no tokens, or features of another width.
         """
-        if batch.text is None:
-            raise InputError(
-                f"{self.kind}: expected the tokens of sentences, got a pack without them"
-            )
-        self.check_widths(batch.video, batch.text)
+        self.check_tokens(batch)
         return super().inputs(batch)
 
     def forward(

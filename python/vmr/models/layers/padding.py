@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vmr.errors import InputError
-from vmr.reference.common import widened
+from vmr.reference.common import valid_frames, widened
 
 
 def check_lengths(what: str, lengths: Tensor, count: int) -> None:
@@ -30,7 +30,7 @@ def check_lengths(what: str, lengths: Tensor, count: int) -> None:
 
 def row_mask(lengths: Tensor, rows: int) -> Tensor:
     """Which rows are no padding: [..., rows] truth values, of lengths [...]."""
-    return torch.arange(rows, device=lengths.device) < lengths[..., None]
+    return valid_frames(lengths, rows)
 
 
 def without_padding(features: Tensor, mask: Tensor) -> Tensor:
